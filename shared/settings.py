@@ -1,0 +1,89 @@
+"""Settings: one frozen class per service, read once from the environment.
+
+A field's alias is the name of its variable. What is wrong stops the start, named with its rule.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class WrongSetting(SystemExit):
+    """Ends the process with status 2 and one line for each wrong setting."""
+
+    def __init__(self, complaints: list[str]) -> None:
+        super().__init__(2)
+        self.complaints = complaints
+
+    def __str__(self) -> str:
+        return "\n".join(self.complaints)
+
+
+def _networks(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _port_or_off(text: object) -> object:
+    return None if text in ("", "off") else text
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+PortOrOff = Annotated[Port | None, BeforeValidator(_port_or_off)]
+# Networks in CIDR form separated by commas, single addresses too.
+Networks = Annotated[tuple[IPNetwork, ...], BeforeValidator(_networks)]
+
+
+class Settings(BaseModel):
+    """Base of all settings."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> Self:
+        """Read from `environment`; raise `WrongSetting`."""
+        try:
+            return cls.model_validate({name: value for name, value in environment.items() if value != ""})
+        except ValidationError as error:
+            complaints = [
+                _complaint(cls, dict(environment), problem["loc"], problem["msg"]) for problem in error.errors()
+            ]
+            raise WrongSetting(complaints) from error
+
+
+def _complaint(cls: type[Settings], environment: dict[str, str], where: tuple[int | str, ...], rule: str) -> str:
+    name = str(where[0])
+    for field, info in cls.model_fields.items():
+        if field == name and info.alias:
+            name = info.alias
+    said = f" (is {environment[name]!r})" if name in environment and "PASSWORD" not in name else ""
+    return f"{name}: {rule}{said}"
+
+
+class Installation(Settings):
+    """What all processes of an installation are told."""
+
+    home: Path = Field(Path("var"), alias="ZDM_HOME")
+    log: str = Field("", alias="ZDM_LOG", pattern=r"^(|sqlite:.+|kafka://.+)$")
+    documents: str = Field("", alias="ZDM_DOCUMENTS", pattern=r"^(|sqlite:.+|mongodb(\+srv)?://.+)$")
+    public_host: str = Field("localhost", alias="ZDM_PUBLIC_HOST", pattern=r"^[A-Za-z0-9.:-]+$")
+    log_level: str = Field("info", alias="ZDM_LOG_LEVEL", pattern=r"^(debug|info|warning|error)$")
+    log_format: str = Field("auto", alias="ZDM_LOG_FORMAT", pattern=r"^(auto|json|console)$")
+    internal_host: str = Field("127.0.0.1", alias="ZDM_INTERNAL_HOST")
+    internal_port: Port = Field(9090, alias="ZDM_INTERNAL_PORT")
+
+    @property
+    def log_address(self) -> str:
+        """Where the log is: `sqlite:PATH` or `kafka://host:port`."""
+        return self.log or f"sqlite:{self.home / 'log.sqlite'}"
+
+    @property
+    def documents_address(self) -> str:
+        """Where the documents are: `sqlite:PATH` or `mongodb://…`."""
+        return self.documents or f"sqlite:{self.home / 'documents.sqlite'}"
