@@ -5,6 +5,7 @@ Runs in the client's own virtual environment (`.venv-client`): imports nothing o
 
 import json
 import sys
+from collections.abc import Callable
 
 from zdm import Credentials, ZDMClient  # type: ignore[import-not-found]
 
@@ -18,6 +19,16 @@ def tell(event: str, value: object = None) -> None:
     print(json.dumps({"event": event, "value": value}), file=OUT, flush=True)
 
 
+def telling(event: str, handler: Callable[..., None]) -> Callable[..., None]:
+    """`handler`, followed by `event`."""
+
+    def handle(*arguments: object) -> None:
+        handler(*arguments)
+        tell(event)
+
+    return handle
+
+
 def main() -> None:
     """Connect as the document in the first argument says and obey until standard input ends."""
     with open(sys.argv[1]) as document:  # noqa: PTH123
@@ -28,9 +39,8 @@ def main() -> None:
         on_timestamp=lambda _client, value: tell("now", value),
     )
     mqtt = client.mqttClient.client
-    on_connect, on_disconnect = mqtt.on_connect, mqtt.on_disconnect
-    mqtt.on_connect = lambda *rest: (on_connect(*rest), rest[-1] == 0 and tell("connected"))
-    mqtt.on_disconnect = lambda *rest: (on_disconnect(*rest), tell("disconnected"))
+    mqtt.on_connect = telling("connected", mqtt.on_connect)
+    mqtt.on_disconnect = telling("disconnected", mqtt.on_disconnect)
     client.connect()
     tell("started")
     for line in sys.stdin:
