@@ -1,4 +1,4 @@
-"""A fleet of virtual fillers in a bottling plant: each sends readings, asks the time now and then, reconnects when cut."""
+"""A fleet of virtual fillers in a bottling plant: readings, a counter of bottles, and a new start after each cut."""
 
 import asyncio
 import math
