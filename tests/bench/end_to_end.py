@@ -58,7 +58,7 @@ async def throughput(system: System, credentials: list[dict[str, Any]], rate: fl
     ended = monotonic()
 
     async def all_stored() -> bool:
-        return await stored_points(system) - before >= report["acknowledged"]
+        return await stored_points(system) - before >= int(report["acknowledged"])
 
     await eventually(all_stored, within_s=120, every_s=0.1)
     count = report["acknowledged"]
@@ -92,7 +92,7 @@ async def webhook_latency(
         report = await send(system, credentials, rate, seconds)
 
         async def all_there() -> bool:
-            return len(late) >= report["acknowledged"]
+            return len(late) >= int(report["acknowledged"])
 
         await eventually(all_there, within_s=60)
         await rest.call("DELETE", f"/v3/workspaces/{workspace}/integrations/{made['integration']['id']}")
