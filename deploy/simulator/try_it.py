@@ -8,7 +8,9 @@ try data                        shows the newest data points
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -60,14 +62,20 @@ async def _root(api: Api) -> str:
     return f"/v3/workspaces/{(await api.call('GET', '/v3/workspaces'))['workspaces'][0]['id']}"
 
 
-_COMMANDS = {"device": (device, 1, 2), "send": (send, 2, 3), "data": (data, 0, 0)}
+_COMMANDS: dict[str, tuple[Callable[..., Coroutine[Any, Any, None]], int, int]] = {
+    "device": (device, 1, 2),
+    "send": (send, 2, 3),
+    "data": (data, 0, 0),
+}
 
 
 def main() -> None:
     """Run one command."""
     name, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
-    command, least, most = _COMMANDS.get(name, (None, 0, 0))
-    if command is None or not least <= len(arguments) <= most:
+    if name not in _COMMANDS:
+        sys.exit(__doc__)
+    command, least, most = _COMMANDS[name]
+    if not least <= len(arguments) <= most:
         sys.exit(__doc__)
     asyncio.run(command(*arguments))
 
