@@ -1,0 +1,207 @@
+"""What both SQLite adapters stand on: one thread that writes and commits in groups, and connections that read."""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+
+from shared.errors import Conflict, OutOfSpace, Unavailable, ZdmError
+
+logger = structlog.get_logger()
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+_BUSY_S = 5.0
+_WAITING_LIMIT = 1000  # callers whose writes may wait at once; the next ones wait to be let in
+_GROUP_LIMIT = 200  # writes committed together
+_DEADLINE_S = 20.0
+_READER_THREADS = 2
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection without implicit transactions; `synchronous=FULL`: a commit is on disk when it returns."""
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA wal_autocheckpoint=2000")
+    connection.execute("PRAGMA cache_size=-8000")
+    return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say the driver's errors in the words of the ports."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translation(error) from error
+
+
+def translation(error: sqlite3.Error) -> ZdmError:
+    """What `error` means to a caller."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return OutOfSpace("The disk, or the space set for this file, is full")
+    if isinstance(error, sqlite3.IntegrityError):
+        return Conflict(str(error))
+    return Unavailable(f"The store does not answer: {error}")
+
+
+class _Job(NamedTuple):
+    work: Work[Any]
+    answer: "asyncio.Future[Any]"
+
+
+class Writer:
+    """Runs writes one after the other in a thread of its own; all that wait are one transaction."""
+
+    def __init__(self, path: Path, max_pages: int | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._room = asyncio.Semaphore(_WAITING_LIMIT)
+        with translated():
+            self._connection = connect(path)
+            if max_pages is not None:
+                self._connection.execute(f"PRAGMA max_page_count={max_pages}")
+        self._thread = threading.Thread(target=self._run, name=f"writer {path.name}", daemon=True)
+        self._thread.start()
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in a transaction; its result once that is on disk. On an error nothing of it is kept."""
+        try:
+            async with asyncio.timeout(_DEADLINE_S), self._room:
+                answer: asyncio.Future[T] = self._loop.create_future()
+                self._jobs.put(_Job(work, answer))
+                return await answer
+        except TimeoutError:
+            raise Unavailable("The store did not answer in time") from None
+
+    async def close(self) -> None:
+        """Write what was accepted, then end."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            group, ending = self._next_group()
+            if group:
+                self._answer(self._commit(group))
+            if ending:
+                return
+
+    def _next_group(self) -> tuple[list[_Job], bool]:
+        group: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            group.append(job)
+            if len(group) == _GROUP_LIMIT:
+                return group, False
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]]":
+        outcome = self._try_together(group)
+        if outcome is not None:
+            return outcome
+        # One of them spoilt the transaction: each for itself, so that only the guilty one fails.
+        return [self._try_alone(job) for job in group]
+
+    def _try_together(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]] | None":
+        try:
+            with self._transaction():
+                return [(job, job.work(self._connection), None) for job in group]
+        except Exception:  # noqa: BLE001 (whatever it is, `_try_alone` tells its owner)
+            return None
+
+    def _try_alone(self, job: _Job) -> "tuple[_Job, Any, BaseException | None]":
+        try:
+            with self._transaction():
+                return job, job.work(self._connection), None
+        except sqlite3.Error as error:
+            return job, None, translation(error)
+        except Exception as error:  # noqa: BLE001 (the caller's own; it gets it back)
+            return job, None, error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has already rolled back after some errors, a full disk among them.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _answer(self, outcomes: "list[tuple[_Job, Any, BaseException | None]]") -> None:
+        def tell() -> None:
+            for job, result, error in outcomes:
+                if job.answer.done():
+                    continue
+                if error is None:
+                    job.answer.set_result(result)
+                else:
+                    job.answer.set_exception(error)
+
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever asked
+            self._loop.call_soon_threadsafe(tell)
+
+
+class Readers:
+    """Connections for reading, each used by one reader at a time; the waiting happens in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._free: list[sqlite3.Connection] = []
+        self._threads = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix=f"reader {path.name}")
+        self._closed = False
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in a thread."""
+        async with self.connection() as connection:
+            return await self.on(connection, work)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[sqlite3.Connection]:
+        """A connection of one's own, for a reading in several steps."""
+        with translated():
+            connection = self._free.pop() if self._free else connect(self._path)
+        try:
+            yield connection
+        finally:
+            if self._closed:
+                connection.close()
+            else:
+                self._free.append(connection)
+
+    async def on(self, connection: sqlite3.Connection, work: Work[T]) -> T:
+        """Run `work` in a thread with `connection`, which no one else may use meanwhile."""
+        with translated():
+            step = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+            try:
+                return await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # The thread still holds the connection: let it finish before the connection is given back.
+                await asyncio.wait([step])
+                raise
+
+    async def close(self) -> None:
+        """End the threads and close what is free; what is in use closes when it is given back."""
+        self._closed = True
+        await asyncio.to_thread(self._threads.shutdown)
+        for connection in self._free:
+            connection.close()
