@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiohttp import web
+
 from shared.clock import Clock
 from shared.documents import Documents
 from shared.http.routes import Route
@@ -24,6 +26,16 @@ class Platform:
     clock: Clock
     ids: Ids
     principals: PrincipalSigner
+
+
+@dataclass(frozen=True)
+class Site:
+    """An application and where it listens; `setting` names the variable that says the port."""
+
+    app: web.Application
+    host: str
+    port: int
+    setting: str
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class SqliteCollection:
         for start in range(0, len(identifiers), _VARIABLES_LIMIT):
             part = [_text(identifier) for identifier in identifiers[start : start + _VARIABLES_LIMIT]]
             query = f"SELECT body FROM {self._table} WHERE id IN ({_marks(part)})"  # noqa: S608
-            rows = await self._readers.read(lambda connection, q=query, p=part: connection.execute(q, p).fetchall())
+            rows = await self._readers.read(partial(_fetched, query=query, values=part))
             found |= {document["id"]: document for document in map(_document, rows)}
         return found
 
@@ -250,6 +250,10 @@ def _encoded(document: Document) -> str:
 def _document(row: tuple[str]) -> Document:
     document: Document = orjson.loads(row[0])
     return document
+
+
+def _fetched(connection: sqlite3.Connection, query: str, values: Sequence[object]) -> list[tuple[str]]:
+    return connection.execute(query, values).fetchall()
 
 
 def _executed(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from aiohttp import web
 from pydantic import BaseModel
 
 from shared.security.principal import Principal
@@ -57,6 +58,8 @@ class Stream:
 
 Answer = BaseModel | Stream
 Handler = Callable[[Request[Any, Any]], Awaitable[Answer]]
+# Passes the request on, as this principal; the answer is written by then.
+Forward = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,5 @@ class Route:
     audience: Audience = Audience.MEMBER
     aliases: tuple[str, ...] = ()
     body_limit: int = MIB
+    # Set on operations of other processes: answers in place of `handler`, which is then never called.
+    forward: "Forward | None" = None

@@ -1,0 +1,3 @@
+"""The embedded profile: every service in one process and one event loop, sharing log, documents and registry."""
+
+

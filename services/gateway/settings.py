@@ -1,0 +1,27 @@
+"""What the gateway is told."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from shared.settings import Port, Settings
+
+
+def _upstreams(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+
+
+class GatewaySettings(Settings):
+    """Where it listens, the first account, and where the other services are when it is started alone."""
+
+    http_host: str = Field("0.0.0.0", alias="ZDM_HTTP_HOST")  # noqa: S104 (the one door to the outside)
+    http_port: Port = Field(8080, alias="ZDM_HTTP_PORT")
+    admin_email: str = Field("admin@localhost", alias="ZDM_ADMIN_EMAIL", pattern=r"^[^@\s]+@[^@\s]+$")
+    admin_password: SecretStr | None = Field(None, alias="ZDM_ADMIN_PASSWORD", min_length=8)
+    session_days: int = Field(30, alias="ZDM_SESSION_DAYS", ge=1, le=365)
+    # name=url, separated by commas
+    upstreams: Annotated[dict[str, str], BeforeValidator(_upstreams)] = Field(
+        default_factory=dict, alias="ZDM_UPSTREAMS"
+    )
