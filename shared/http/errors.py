@@ -3,6 +3,8 @@
 `code`, `title` and `message` are what clients of the original require; the other members are those of RFC 9457.
 """
 
+from collections.abc import Iterable
+from math import ceil
 from typing import Any
 
 import orjson
@@ -25,6 +27,25 @@ JSON = "application/json; charset=utf-8"
 
 _REFUSALS = Counter("zdm_http_refusals_total", "Requests answered with an error", ["status", "code"])
 
+
+class MethodNotAllowed(ZdmError):
+    """The path is known, the method is not; `allowed` names those that are."""
+
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = ", ".join(allowed)
+
+
+class HalfSent(ZdmError):
+    """The body did not arrive in time. There is no telling where a next request would begin: the connection ends."""
+
+    code = "request_timeout"
+    title = "Request timeout"
+
+
 # The first row that fits counts.
 _STATUS: tuple[tuple[type[ZdmError], int], ...] = (
     (TooLarge, 413),
@@ -32,23 +53,16 @@ _STATUS: tuple[tuple[type[ZdmError], int], ...] = (
     (Unauthorized, 401),
     (Forbidden, 403),
     (NotFound, 404),
+    (MethodNotAllowed, 405),
+    (HalfSent, 408),
     (Conflict, 409),
     (TooMany, 429),
     (Unavailable, 503),
 )
 
 
-class MethodNotAllowed(ZdmError):
-    """The path is known, the method is not."""
-
-    code = "method_not_allowed"
-    title = "Method not allowed"
-
-
 def status_of(error: ZdmError) -> int:
     """The HTTP status of `error`."""
-    if isinstance(error, MethodNotAllowed):
-        return 405
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
@@ -66,9 +80,17 @@ def answer_to(error: ZdmError) -> web.Response:
     }
     if isinstance(error, Refused) and error.field is not None:
         body["field"] = error.field
-    headers = {"Content-Type": JSON}
+    answer = web.Response(status=status, body=orjson.dumps(body), headers={"Content-Type": JSON, **_headers(error)})
+    if isinstance(error, HalfSent):
+        answer.force_close()
+    return answer
+
+
+def _headers(error: ZdmError) -> dict[str, str]:
     if isinstance(error, TooMany | Unavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return web.Response(status=status, body=orjson.dumps(body), headers=headers)
+        return {"Retry-After": str(max(1, ceil(error.retry_after)))}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": error.allowed}
+    return {}

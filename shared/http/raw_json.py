@@ -1,6 +1,12 @@
 """JSON text that answers carry as it is: a device's payload is never parsed and written anew.
 
-A model declares a member as `RawJson`; the server splices the text into the answer.
+A model declares a member as `RawJson` and is given the text; the server splices it into the answer:
+
+    class DataPoint(BaseModel):
+        tag: str
+        payload: RawJson
+
+    DataPoint(tag="env", payload='{"temp": 21.40}')
 """
 
 from typing import Annotated, Any
@@ -18,4 +24,4 @@ RawJson = Annotated[
 
 def rendered(answer: BaseModel) -> bytes:
     """The answer as UTF-8 JSON."""
-    return orjson.dumps(answer.model_dump(mode="python"))
+    return orjson.dumps(answer.model_dump(mode="python", by_alias=True), option=orjson.OPT_UTC_Z)

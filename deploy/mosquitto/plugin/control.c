@@ -1,0 +1,105 @@
+#include "control.h"
+
+#include <string.h>
+
+#include "counters.h"
+#include "frame.h"
+
+static const char VERSION[] = "1";
+
+static void answer_hello(const struct control *control, struct frame frame, struct writer *answer)
+{
+	const struct knowledge *knowledge = control->knowledge;
+	struct reader reader = reader_over(frame.body, frame.length);
+	/* In the middle of a full sync nothing else will do than a new one. */
+	const char *log_id = knowledge->syncing ? "" : knowledge->log_id;
+	read_u8(&reader);
+	size_t mark = begin_frame(answer, 'h');
+	write_u64(answer, read_u64(&reader));
+	write_text(answer, log_id, strlen(log_id));
+	write_u64(answer, knowledge->place);
+	write_u64(answer, HASH_CNT(by_id, knowledge->devices.by_id));
+	write_text(answer, VERSION, strlen(VERSION));
+	end_frame(answer, mark);
+}
+
+static void answer_apply(struct control *control, struct frame frame, struct writer *answer)
+{
+	const struct knowledge *knowledge = control->knowledge;
+	uint64_t request = 0;
+	enum applied applied = knowledge_apply(control->knowledge, frame, &request);
+	if (applied == APPLY_DONE && control->snapshot != NULL && !snapshot_append(control->snapshot, frame))
+		applied = APPLY_FAILED;
+	if (applied == APPLY_GAP)
+		count(COUNT_CONTROL_GAP);
+	if (applied == APPLY_MALFORMED)
+		count(COUNT_CONTROL_MALFORMED);
+	size_t mark = begin_frame(answer, 'a');
+	write_u64(answer, request);
+	write_u8(answer, (uint8_t)applied);
+	write_text(answer, knowledge->log_id, strlen(knowledge->log_id));
+	write_u64(answer, knowledge->place);
+	end_frame(answer, mark);
+}
+
+static bool read_down(struct reader *reader, struct down *down)
+{
+	down->id = read_text(reader);
+	down->device = read_text(reader);
+	down->payload_length = read_u32(reader);
+	down->payload = read_bytes(reader, down->payload_length);
+	return !reader->failed;
+}
+
+static enum sent send_all(struct control *control, struct reader reader)
+{
+	struct down down;
+	uint32_t number = read_u32(&reader);
+	struct reader first = reader;
+	for (uint32_t i = 0; i < number && !reader.failed; i++)
+		read_down(&reader, &down);
+	if (reader.failed || reader.left > 0)
+		return SEND_MALFORMED;
+	enum sent sent = SEND_DONE;
+	for (uint32_t i = 0; i < number && sent == SEND_DONE; i++) {
+		read_down(&first, &down);
+		sent = control->hand_over(&down, control->context);
+	}
+	return sent;
+}
+
+static void answer_send(struct control *control, struct frame frame, struct writer *answer)
+{
+	struct reader reader = reader_over(frame.body, frame.length);
+	read_u8(&reader);
+	uint64_t request = read_u64(&reader);
+	enum sent sent = send_all(control, reader);
+	if (sent == SEND_MALFORMED)
+		count(COUNT_CONTROL_MALFORMED);
+	size_t mark = begin_frame(answer, 's');
+	write_u64(answer, request);
+	write_u8(answer, (uint8_t)sent);
+	end_frame(answer, mark);
+}
+
+void control_handle(struct control *control, const void *payload, size_t length, struct writer *answer)
+{
+	struct reader reader = reader_over(payload, length);
+	for (struct frame frame; (frame = read_frame(&reader)).body != NULL;) {
+		switch (frame.body[0]) {
+		case 'H':
+			answer_hello(control, frame, answer);
+			break;
+		case 'A':
+			answer_apply(control, frame, answer);
+			break;
+		case 'S':
+			answer_send(control, frame, answer);
+			break;
+		default:
+			count(COUNT_CONTROL_MALFORMED);
+		}
+	}
+	if (reader.failed)
+		count(COUNT_CONTROL_MALFORMED);
+}
