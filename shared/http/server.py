@@ -91,7 +91,7 @@ async def serve(
     `host`: an address or several separated by commas. Raise `OSError` when it cannot listen.
     """
     if (dispatch := app.get(_DISPATCHER)) is not None:
-        app.router.add_route("*", r"/{anything:[\s\S]*}", dispatch)
+        app.router.add_route("*", r"/{anything:[\s\S]*}", dispatch.__call__)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_s)
     await runner.setup()
     hosts = [one.strip() for one in host.split(",")]
