@@ -176,16 +176,16 @@ class Fields:
 
     def number(self, form: str) -> int:
         """An integer of a `struct` form without order: B, H, I, Q."""
-        return int(struct.unpack("<" + form, self.bytes(struct.calcsize("<" + form)))[0])
+        return int(struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0])
 
     def text(self) -> str:
         """A `str`."""
         try:
-            return self.bytes(self.number("H")).decode()
+            return self.take(self.number("H")).decode()
         except UnicodeDecodeError as error:
             raise MalformedFrame("text is not UTF-8") from error
 
-    def bytes(self, length: int) -> bytes:
+    def take(self, length: int) -> bytes:
         """The next `length` bytes."""
         part = self._body[self._at : self._at + length]
         if len(part) < length:
