@@ -1,164 +1,93 @@
-"""Workspaces, fleets, devices and what devices prove themselves with."""
+"""Workspaces, fleets and devices."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from shared.messages.registry import RegistryEntry
+from shared.errors import Conflict
+
+DEFAULT = "default"
+
+# The broker takes an entry with at most 255 of each (docs/protocols.md 3).
+KEYS_LIMIT = 100
+CERTIFICATES_LIMIT = 100
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """A container for one project. `revision` rises with each change; `told`: everyone has heard of this revision."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """What they have in common. Every change has the next `revision`, and is `told` once everyone can know of it.
+
+    A `deleted` one is kept only until that has been told.
+    """
 
     id: str
     account_id: str
     name: str
-    description: str
     created_at: str
     revision: int = 1
     told: bool = False
     deleted: bool = False
 
-    def entry(self) -> RegistryEntry:
-        """What everyone may know."""
-        return RegistryEntry(
-            kind="workspace",
-            id=self.id,
-            account_id=self.account_id,
-            workspace_id=self.id,
-            name=self.name,
-            revision=self.revision,
-        )
+    def changed(self, **changes: Any) -> Self:
+        """The next revision."""
+        return replace(self, **changes, revision=self.revision + 1, told=False)
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """A group of devices inside one workspace."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace(Thing):
+    """A project: fleets and their devices."""
 
-    id: str
-    account_id: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet(Thing):
+    """Devices of one workspace that belong together."""
+
     workspace_id: str
-    name: str
-    description: str
-    created_at: str
-    revision: int = 1
-    told: bool = False
-    deleted: bool = False
+    description: str = ""
+    closing_until: int = 0  # ms since 1970: while it is being deleted it takes no device
 
-    def entry(self) -> RegistryEntry:
-        """What everyone may know."""
-        return RegistryEntry(
-            kind="fleet",
-            id=self.id,
-            account_id=self.account_id,
-            workspace_id=self.workspace_id,
-            fleet_id=self.id,
-            name=self.name,
-            revision=self.revision,
-        )
+    def takes_devices(self, now: int) -> bool:
+        """Whether a device may be put into it."""
+        return not self.deleted and self.closing_until <= now
 
 
-@dataclass(frozen=True)
-class Device:
-    """The record of one physical or emulated device. `next_key`: number of its next key, never given twice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device(Thing):
+    """A device, and which of its credentials count: neither keys nor certificates do unless they are named here."""
 
-    id: str
-    account_id: str
     workspace_id: str
     fleet_id: str
-    name: str
-    created_at: str
     phys_id: str = ""
     enabled: bool = True
-    next_key: int = 1
-    revision: int = 1
-    told: bool = False
-    deleted: bool = False
+    last_key: int = 0  # number of the newest key; never used again
+    keys: tuple[int, ...] = ()
+    certificates: tuple[str, ...] = ()  # SHA-256 fingerprints, hex
 
-    def entry(self) -> RegistryEntry:
-        """What everyone may know."""
-        return RegistryEntry(
-            kind="device",
-            id=self.id,
-            account_id=self.account_id,
-            workspace_id=self.workspace_id,
-            fleet_id=self.fleet_id,
-            name=self.name,
-            enabled=self.enabled,
-            revision=self.revision,
-        )
+    def with_key(self, number: int, *, alone: bool) -> Self:
+        """Let key `number` count, `alone` or beside the others. Raise `Conflict` when there are too many."""
+        keys = (number,) if alone else (*self.keys, number)
+        if len(keys) > KEYS_LIMIT:
+            raise Conflict(f"The device has {KEYS_LIMIT} keys already; revoke them with revoke_previous")
+        return self.changed(keys=keys)
 
+    def with_certificate(self, fingerprint: str, expired: frozenset[str]) -> Self:
+        """Let this certificate count, and those that have `expired` no longer. Raise `Conflict` when there are too many."""
+        kept = tuple(one for one in self.certificates if one not in expired)
+        if len(kept) >= CERTIFICATES_LIMIT:
+            raise Conflict(f"The device has {CERTIFICATES_LIMIT} certificates already; revoke one first")
+        return self.changed(certificates=(*kept, fingerprint))
 
-Thing = Workspace | Fleet | Device
-
-
-@dataclass(frozen=True)
-class DeviceKey:
-    """A key that signs a device's tokens. `key_base64`: HS256 the raw key, ES256 the public key (DER)."""
-
-    id: str  # <device id>.<number>
-    device_id: str
-    workspace_id: str
-    number: int
-    type: Literal["HS256", "ES256"]
-    key_base64: str = field(repr=False)
-    created_at: str = ""
+    def without_certificate(self, fingerprint: str) -> Self:
+        """Let it count no longer."""
+        return self.changed(certificates=tuple(one for one in self.certificates if one != fingerprint))
 
 
-@dataclass(frozen=True)
-class DeviceCertificate:
-    """A certificate that our authority gave a device."""
-
-    id: str  # serial number, hex
-    device_id: str
-    workspace_id: str
-    fingerprint: str  # SHA-256 of its DER form, hex
-    certificate: str  # PEM
-    created_at: str
-    expire_at: str
-    revoked: bool = False
+def default_fleet_id(workspace_id: str) -> str:
+    """The id of the fleet that a workspace begins with: always the same, so that making it can be repeated."""
+    return "flt-" + workspace_id.removeprefix("wks-")
 
 
-@dataclass(frozen=True)
-class Presence:
-    """Whether a device is connected, as far as the records so far tell. Times are ms since 1970."""
-
-    id: str  # device id
-    spool: str = ""
-    boot: int = 0
-    session: int = 0
-    connected: bool = False
-    last_connected_at: int | None = None
-    last_seen_at: int | None = None
-    remote_address: str = ""
-
-    def began(self, spool: str, boot: int, session: int, at: int, remote_address: str) -> Self:
-        """A session began; hearing of an older one of the same spool changes nothing."""
-        if spool == self.spool and session <= self.session:
-            return self
-        return replace(
-            self,
-            spool=spool,
-            boot=boot,
-            session=session,
-            connected=True,
-            last_connected_at=at,
-            last_seen_at=at,
-            remote_address=remote_address,
-        )
-
-    def ended(self, spool: str, session: int, at: int) -> Self:
-        """A session ended; only the present one's end counts, but one that was never heard of is not to begin later."""
-        if spool == self.spool and session < self.session:
-            return self
-        if spool == self.spool and session == self.session and not self.connected:
-            return self
-        if (spool, session) != (self.spool, self.session) and self.spool not in ("", spool):
-            return self
-        return replace(self, spool=spool, session=session, connected=False, last_seen_at=at)
-
-    def gone_with(self, spool: str, boot: int, at: int) -> Self:
-        """A broker started: sessions of its older boots are over."""
-        if not self.connected or spool != self.spool or self.boot >= boot:
-            return self
-        return replace(self, connected=False, last_seen_at=at)
+def default_among(fleets: list[Fleet]) -> Fleet:
+    """The fleet for devices that name none: the one called `default`, else the oldest. `fleets`: oldest first, some."""
+    return next((fleet for fleet in fleets if fleet.name == DEFAULT), fleets[0])

@@ -218,7 +218,7 @@ def routes(workspaces: WorkspaceHandlers, devices: DeviceHandlers) -> list[Route
             CredentialAnswer,
             CredentialBody,
             aliases=short,
-        ),  # fmt: skip
+        ),
         Route("GET", certificates, d.list_certificates, "List a device's certificates", CertificatesAnswer),
         Route("POST", certificates, d.create_certificate, "Sign a certificate", NewCertificateAnswer, CertificateBody),
         Route("DELETE", certificate, d.delete_certificate, "Revoke a certificate"),

@@ -1,0 +1,7 @@
+"""What storage counts."""
+
+from prometheus_client import Counter
+
+STORED = Counter("zdm_storage_points_stored_total", "Data points that were new")
+REPEATED = Counter("zdm_storage_points_repeated_total", "Data points that were there already")
+REFUSED = Counter("zdm_storage_records_refused_total", "Records that are no data points")

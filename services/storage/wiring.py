@@ -1,0 +1,20 @@
+"""What storage is made of."""
+
+from functools import partial
+
+from services.storage.adapters.store import open_store
+from services.storage.entrypoints.consumer import consume_data
+from services.storage.entrypoints.http import Handlers, routes
+from services.storage.settings import StorageSettings
+from shared.security.tenancy import Tenancy
+from shared.service import Platform, Service, Worker
+
+
+async def wire(settings: StorageSettings, platform: Platform) -> Service:
+    """Ready to take data."""
+    points = await open_store(platform.documents, settings.retention_days)
+    return Service(
+        "storage",
+        routes=routes(Handlers(points, Tenancy(platform.registry))),
+        workers=[Worker("storage-data", partial(consume_data, platform.log, points))],
+    )
