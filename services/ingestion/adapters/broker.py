@@ -1,0 +1,77 @@
+"""The way down: batches of messages on the broker's control topic, until it has taken them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from services.ingestion import metrics
+from services.ingestion.adapters.outage import Outage
+from services.ingestion.domain.ports import Message
+from shared import frames
+from shared.broker_control import BrokerControl
+from shared.errors import Refused, Unavailable
+from shared.tasks import pauses
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+_DONE, _MALFORMED = 0, 2
+
+
+class DownLink:
+    """See `Broker`."""
+
+    def __init__(self, control: BrokerControl) -> None:
+        self._control = control
+        self._outage = Outage("broker")
+
+    def waiting_for(self) -> str:
+        """Empty unless the broker is being tried again."""
+        return self._outage.waiting_for()
+
+    async def reach(self) -> None:
+        """Wait until there is a connection."""
+        if not self._control.connected:
+            await self._patiently(self._connect)
+
+    async def send(self, messages: Sequence[Message]) -> bool:
+        """See the port."""
+        downs = [frames.Down(message.id, message.device_id, message.payload) for message in messages]
+        try:
+            return await self._patiently(partial(self._send, downs))
+        except Refused:
+            return False
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._control.close()
+
+    async def _send(self, downs: Sequence[frames.Down]) -> bool:
+        if not self._control.connected:
+            await self._connect()
+        answer = await self._control.request(lambda request: frames.send(request, downs))
+        if isinstance(answer, frames.Sent) and answer.status in (_DONE, _MALFORMED):
+            return answer.status == _DONE
+        raise Unavailable(f"The broker did not hand over: {answer}")
+
+    async def _connect(self) -> None:
+        try:
+            await self._control.connect()
+        except OSError as error:
+            # The secret is made by provisioning, which may not have begun.
+            raise Unavailable(f"The broker cannot be asked yet: {error}") from error
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        waiting = pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        while True:
+            try:
+                result = await attempt()
+            except Unavailable as error:
+                self._outage.goes_on(error.message)
+                metrics.BROKER_WAITS.inc()
+                await asyncio.sleep(next(waiting))
+            else:
+                self._outage.is_over()
+                return result
