@@ -180,7 +180,7 @@ class Dispatcher:
         route, variables = match
         principal = await self._admitted(match, request)
         if route.forward is not None:
-            return await route.forward(request, principal)
+            return await route.forward(request, principal, self._address(request))
         body = body_of(route.body, await self._content(route, request)) if route.body is not Nothing else Nothing()
         query = query_of(route.query, request.rel_url.raw_query_string) if route.query is not Nothing else Nothing()
         asked = Request(principal, variables, body, query, self._address(request))

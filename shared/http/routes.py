@@ -58,8 +58,8 @@ class Stream:
 
 Answer = BaseModel | Stream
 Handler = Callable[[Request[Any, Any]], Awaitable[Answer]]
-# Passes the request on, as this principal; the answer is written by then.
-Forward = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+# Passes the request on, as this principal from this address; the answer is written by then.
+Forward = Callable[[web.Request, Principal, str], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,4 @@ class Route:
     aliases: tuple[str, ...] = ()
     body_limit: int = MIB
     # Set on operations of other processes: answers in place of `handler`, which is then never called.
-    forward: "Forward | None" = None
+    forward: Forward | None = None

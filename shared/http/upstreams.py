@@ -5,18 +5,20 @@ knows no service by name and a new route needs no change in it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 import structlog
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from yarl import URL
 
-from shared.errors import TooLarge, Unavailable
+from shared.errors import Unavailable, ZdmError
 from shared.http import openapi
+from shared.http.dispatch import Limits, abort, body_pieces
 from shared.http.routes import Answer, Audience, Request, Route
-from shared.http.server import PRINCIPAL_HEADER
+from shared.http.server import ADDRESS_HEADER, PRINCIPAL_HEADER
 from shared.security.principal import Principal, PrincipalSigner
 
 logger = structlog.get_logger()
@@ -27,10 +29,13 @@ _CONNECT_S = 2.0
 _ANSWER_S = 60.0
 _ASK_AGAIN_S = 0.5
 _REFRESH_S = 30.0
+_CONNECTIONS = 256
 # Headers that speak of one connection, not of the message (RFC 9110, 7.6.1), and what the gateway says itself.
 _NOT_PASSED = {
     "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "x-api-key", "authorization",
-    "date", "server", "content-length", PRINCIPAL_HEADER.lower(),
+    "date", "content-length", PRINCIPAL_HEADER.lower(), ADDRESS_HEADER.lower(),
+    # Bodies are decoded on the way in and not coded again.
+    "content-encoding", "accept-encoding", "expect",
 }  # fmt: skip
 
 
@@ -74,12 +79,13 @@ def operations_route(routes: Sequence[Route], version: str) -> Route:
 
 
 class Remote:
-    """A service at `url`. `learned` is called with its routes each time they were asked for."""
+    """A service at `url`, whose operations become routes here by and by."""
 
-    def __init__(self, name: str, url: str, principals: PrincipalSigner) -> None:
+    def __init__(self, name: str, url: str, principals: PrincipalSigner, limits: Limits | None = None) -> None:
         self.name = name
         self._url = url.rstrip("/")
         self._principals = principals
+        self._limits = limits or Limits()
         self._http: aiohttp.ClientSession | None = None
         self.document: dict[str, Any] | None = None
         self._learned: set[tuple[str, str]] = set()
@@ -89,20 +95,24 @@ class Remote:
         return "" if self.document is not None else f"{self._url} does not answer yet"
 
     async def discover(self, learned: Callable[[Sequence[Route]], None]) -> None:
-        """Ask for its operations until they are there, and now and then again. For ever."""
+        """Ask for its operations until they are there, and now and then again; `learned` gets those that are new."""
         while True:
-            try:
-                async with self._session().get(self._url + OPERATIONS) as answer:
-                    answer.raise_for_status()
-                    told = Operations.model_validate_json(await answer.read())
-            except (aiohttp.ClientError, TimeoutError):
-                await asyncio.sleep(_ASK_AGAIN_S)
-                continue
-            new = [one for one in told.routes if (one.method, one.path) not in self._learned]
-            self._learned |= {(one.method, one.path) for one in new}
-            learned([self._route(one) for one in new])
-            self.document = told.document
-            await asyncio.sleep(_REFRESH_S)
+            told = await self._ask()
+            if told is not None:
+                new = [one for one in told.routes if (one.method, one.path) not in self._learned]
+                self._learned |= {(one.method, one.path) for one in new}
+                self.document = told.document
+                learned([self._route(one) for one in new])
+            await asyncio.sleep(_ASK_AGAIN_S if told is None else _REFRESH_S)
+
+    async def _ask(self) -> Operations | None:
+        try:
+            async with self._session().get(self._url + OPERATIONS) as answer:
+                answer.raise_for_status()
+                return Operations.model_validate_json(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+            logger.debug("operations_not_told", service=self.name, reason=repr(error))
+            return None
 
     async def close(self) -> None:
         """Close its connections."""
@@ -112,17 +122,18 @@ class Remote:
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_ANSWER_S)
-            self._http = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=False)
+            connections = aiohttp.TCPConnector(limit=_CONNECTIONS)
+            self._http = aiohttp.ClientSession(
+                timeout=timeout, connector=connections, auto_decompress=False, trust_env=False
+            )
         return self._http
 
     def _route(self, operation: Operation) -> Route:
         async def never(_request: Request[Any, Any]) -> Answer:
             raise NotImplementedError
 
-        async def forward(request: web.Request, principal: Principal) -> web.StreamResponse:
-            if (request.content_length or 0) > operation.body_limit:
-                raise TooLarge(f"The body may have {operation.body_limit} bytes at most")
-            return await self._forward(request, principal)
+        async def forward(request: web.Request, principal: Principal, address: str) -> web.StreamResponse:
+            return await self._forward(operation, request, principal, address)
 
         return Route(
             operation.method,
@@ -135,35 +146,59 @@ class Remote:
             forward=forward,
         )
 
-    async def _forward(self, request: web.Request, principal: Principal) -> web.StreamResponse:
-        headers = _passed(request.headers) | {PRINCIPAL_HEADER: self._principals.sign(principal)}
-        body = request.content if request.body_exists else None
+    async def _forward(
+        self, operation: Operation, request: web.Request, principal: Principal, address: str
+    ) -> web.StreamResponse:
+        headers = _passed(request.headers) | {
+            PRINCIPAL_HEADER: self._principals.sign(principal),
+            ADDRESS_HEADER: address,
+        }
+        body = _Body(request, operation.body_limit, self._limits.body_s)
         try:
             answer = await self._session().request(
                 request.method,
-                self._url + request.rel_url.raw_path_qs,
-                data=body,
+                URL(self._url + request.rel_url.raw_path_qs, encoded=True),
+                data=body.pieces() if request.body_exists else None,
                 headers=headers,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"The service {self.name} does not answer") from error
+            raise body.refusal or Unavailable(f"The service {self.name} does not answer") from error
         async with answer:
-            return await _passed_on(request, answer)
+            return await self._passed_on(operation, request, answer)
+
+    async def _passed_on(
+        self, operation: Operation, request: web.Request, answer: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
+        if answer.content_length is not None:
+            response.content_length = answer.content_length
+        await response.prepare(request)
+        try:
+            async for piece in answer.content.iter_any():
+                async with asyncio.timeout(self._limits.stall_s):
+                    await response.write(piece)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            logger.warning("answer_broken", service=self.name, path=operation.path, reason=repr(error))
+            abort(request)
+        return response
 
 
-async def _passed_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
-    await response.prepare(request)
-    try:
-        async for piece in answer.content.iter_any():
-            await response.write(piece)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the answer broke off") from error
-    await response.write_eof()
-    return response
+class _Body:
+    """A body on its way. `refusal` says what was wrong with it, which its reader hears of as a broken connection."""
+
+    def __init__(self, request: web.Request, limit: int, within_s: float) -> None:
+        self._pieces = body_pieces(request, limit, within_s)
+        self.refusal: ZdmError | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """As they arrive."""
+        try:
+            async for piece in self._pieces:
+                yield piece
+        except ZdmError as error:
+            self.refusal = error
+            raise
 
 
 def _passed(headers: Mapping[str, str]) -> dict[str, str]:
