@@ -1,6 +1,6 @@
 """Data points in the document store.
 
-A point is one document under the id that the broker gave it, so a repeat is skipped. Its payload is kept as text and comes
+A point is one document under the id that the broker gave it, so a repeat is skipped. Its payload is text and comes
 back byte for byte. Two indexes serve the range reads: by workspace and time, by device and time; tags and fleets are
 filtered on the way, since they are asked for within one workspace or device.
 """

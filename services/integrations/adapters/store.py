@@ -1,0 +1,190 @@
+"""Integrations, their queues and their error logs in the document store.
+
+A chunk is two documents of one id: what is known of it, read often and small, and its points, read once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from services.integrations.domain.integrations import Integration
+from services.integrations.domain.ports import Failure
+from services.integrations.domain.queue import Batch, Chunk, Lane, lane_id
+from shared.documents import ALL, Between, Collection, Document, Documents, Index, Schema, Where, every
+
+_INTEGRATIONS = Schema("integrations_integrations", (Index(("workspace_id",)),))
+_LANES = Schema("integrations_lanes", (Index(("integration_id",)),))
+_CHUNKS = Schema("integrations_chunks", (Index(("lane", "last")), Index(("integration_id",))))
+_POINTS = Schema("integrations_points", (Index(("lane", "last")), Index(("integration_id",))))
+_FAILURES = Schema("integrations_failures", (Index(("integration_id", "id")),))
+
+_FAILURES_KEPT = 1000
+
+
+class IntegrationsStore:
+    """See `Integrations`."""
+
+    def __init__(self, integrations: Collection, parts: Sequence[Collection]) -> None:
+        self._integrations = integrations
+        self._parts = parts
+
+    async def add(self, integration: Integration) -> None:
+        """See the port."""
+        await self._integrations.insert(_document(integration))
+
+    async def get(self, workspace_id: str, identifier: str) -> Integration | None:
+        """See the port."""
+        document = await self._integrations.get(identifier)
+        return None if document is None or document["workspace_id"] != workspace_id else _integration(document)
+
+    async def of_workspace(self, workspace_id: str) -> Sequence[Integration]:
+        """See the port."""
+        return [
+            _integration(found) for found in await every(self._integrations, {"workspace_id": workspace_id}, ["id"])
+        ]
+
+    async def all(self) -> Sequence[Integration]:
+        """See the port."""
+        return [_integration(found) for found in await every(self._integrations, ALL, ["id"])]
+
+    async def change(self, workspace_id: str, identifier: str, changes: dict[str, Any]) -> Integration | None:
+        """See the port."""
+        document = await self._integrations.change(identifier, changes, where={"workspace_id": workspace_id})
+        return None if document is None else _integration(document)
+
+    async def remove(self, identifier: str) -> None:
+        """See the port."""
+        await self._integrations.delete(identifier)
+        for part in self._parts:
+            await part.delete_many({"integration_id": identifier})
+
+
+def _document(integration: Integration) -> Document:
+    return asdict(integration)
+
+
+def _integration(document: Document) -> Integration:
+    return Integration(**{**document, "tags": tuple(document["tags"]), "fleets": tuple(document["fleets"])})
+
+
+class QueuesStore:
+    """See `Queues`."""
+
+    def __init__(self, lanes: Collection, chunks: Collection, points: Collection) -> None:
+        self._lanes = lanes
+        self._chunks = chunks
+        self._points = points
+
+    async def lane(self, integration: Integration, partition: int) -> Lane:
+        """See the port."""
+        identifier = lane_id(integration.id, partition)
+        document = await self._lanes.get(identifier)
+        if document is not None:
+            return _lane(document)
+        since = integration.since.get(str(partition), -1)
+        return Lane(identifier, integration.id, integration.workspace_id, partition, since)
+
+    async def lanes(self) -> Sequence[Lane]:
+        """See the port."""
+        return [_lane(found) for found in await every(self._lanes)]
+
+    async def newest(self, lane: str) -> Chunk | None:
+        """See the port."""
+        found = await every(self._chunks, {"lane": lane}, ["-last"], limit=1)
+        return _chunk(found[0]) if found else None
+
+    async def enqueue(self, chunks: Sequence[Chunk]) -> None:
+        """See the port."""
+        points = [
+            {
+                "id": chunk.id,
+                "lane": chunk.lane,
+                "integration_id": chunk.integration_id,
+                "last": chunk.last,
+                "points": chunk.points,
+            }
+            for chunk in chunks
+        ]
+        # The points first: a chunk that can be seen can be sent.
+        await self._points.insert_many(points)
+        await self._chunks.insert_many([asdict(chunk) | {"points": ()} for chunk in chunks])
+
+    async def waiting(self, lane: str, after: int, limit: int) -> Sequence[Chunk]:
+        """See the port."""
+        where: Where = {"lane": lane, "last": Between(after + 1, None)}
+        return [_chunk(found) for found in await every(self._chunks, where, ["last"], limit=limit)]
+
+    async def points(self, lane: str, batch: Batch) -> Sequence[str]:
+        """See the port."""
+        where: Where = {"lane": lane, "last": Between(None, batch.last_offset + 1)}
+        documents = await every(self._points, where, ["last"])
+        held = [found for found in documents if batch.first_chunk <= found["id"] <= batch.last_chunk]
+        return [point for found in held for point in found["points"]]
+
+    async def progress(self, lane: Lane) -> None:
+        """See the port."""
+        await self._lanes.put_many([asdict(lane)])
+
+    async def clean(self, lane: Lane) -> None:
+        """See the port."""
+        done: Where = {"lane": lane.id, "last": Between(None, lane.done + 1)}
+        await self._chunks.delete_many(done)
+        await self._points.delete_many(done)
+
+
+def _lane(document: Document) -> Lane:
+    batch = document["batch"]
+    if batch is not None:
+        batch = Batch(**{**batch, "ranges": tuple((start, stop) for start, stop in batch["ranges"])})
+    return Lane(**{**document, "batch": batch})
+
+
+def _chunk(document: Document) -> Chunk:
+    return Chunk(**{**document, "points": ()})
+
+
+class FailuresStore:
+    """See `Failures`."""
+
+    def __init__(self, failures: Collection) -> None:
+        self._failures = failures
+
+    async def add(self, failure: Failure) -> None:
+        """See the port."""
+        await self._failures.put_many([asdict(failure)])
+        surplus = await self._failures.count({"integration_id": failure.integration_id}) - _FAILURES_KEPT
+        if surplus > 0:
+            await self._trim(failure.integration_id, surplus)
+
+    async def _trim(self, integration_id: str, surplus: int) -> None:
+        """A parked point is the only copy there is outside storage: it goes only when all else has gone."""
+        oldest = await every(self._failures, {"integration_id": integration_id}, ["id"])
+        oldest.sort(key=lambda found: found["kind"] == "parked")
+        for found in oldest[:surplus]:
+            await self._failures.delete(found["id"])
+
+    async def of(self, integration_id: str, limit: int) -> Sequence[Failure]:
+        """See the port."""
+        found = await every(self._failures, {"integration_id": integration_id}, ["-id"], limit=limit)
+        return [Failure(**document) for document in found]
+
+
+class Store:
+    """All that integrations keeps."""
+
+    def __init__(self, integrations: IntegrationsStore, queues: QueuesStore, failures: FailuresStore) -> None:
+        self.integrations = integrations
+        self.queues = queues
+        self.failures = failures
+
+
+async def open_store(documents: Documents) -> Store:
+    """Open the collections, making them when missing."""
+    lanes, chunks = await documents.collection(_LANES), await documents.collection(_CHUNKS)
+    points, failures = await documents.collection(_POINTS), await documents.collection(_FAILURES)
+    integrations = await documents.collection(_INTEGRATIONS)
+    return Store(
+        IntegrationsStore(integrations, [lanes, chunks, points, failures]),
+        QueuesStore(lanes, chunks, points),
+        FailuresStore(failures),
+    )

@@ -1,0 +1,116 @@
+"""What the rules of integrations need of the world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from services.integrations.domain.integrations import Integration
+from services.integrations.domain.queue import Batch, Chunk, Lane
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A line of an integration's error log. `point`: the JSON text of a point that was parked."""
+
+    id: str
+    integration_id: str
+    workspace_id: str
+    at: int  # ms since 1970
+    kind: str  # failed, refused, parked, dropped
+    message: str
+    status: int | None = None
+    batch_id: str = ""
+    point: str | None = None
+
+
+class Integrations(Protocol):
+    """Integrations."""
+
+    async def add(self, integration: Integration) -> None:
+        """Keep it."""
+        ...
+
+    async def get(self, workspace_id: str, identifier: str) -> Integration | None:
+        """One of this workspace."""
+        ...
+
+    async def of_workspace(self, workspace_id: str) -> Sequence[Integration]:
+        """Oldest first."""
+        ...
+
+    async def all(self) -> Sequence[Integration]:
+        """Every one."""
+        ...
+
+    async def change(self, workspace_id: str, identifier: str, changes: dict[str, Any]) -> Integration | None:
+        """The changed one."""
+        ...
+
+    async def remove(self, identifier: str) -> None:
+        """With its queue and errors."""
+        ...
+
+
+class Queues(Protocol):
+    """Lanes and their chunks."""
+
+    async def lane(self, integration: Integration, partition: int) -> Lane:
+        """As kept, or a new one that begins after the integration's creation."""
+        ...
+
+    async def lanes(self) -> Sequence[Lane]:
+        """Every one."""
+        ...
+
+    async def newest(self, lane: str) -> Chunk | None:
+        """The newest chunk without its points."""
+        ...
+
+    async def enqueue(self, chunks: Sequence[Chunk]) -> None:
+        """Keep them; those that are known are skipped."""
+        ...
+
+    async def waiting(self, lane: str, after: int, limit: int) -> Sequence[Chunk]:
+        """The oldest chunks beyond offset `after`, without points."""
+        ...
+
+    async def points(self, lane: str, batch: Batch) -> Sequence[str]:
+        """All points of a batch."""
+        ...
+
+    async def progress(self, lane: Lane) -> None:
+        """Keep how far it is."""
+        ...
+
+    async def clean(self, lane: Lane) -> None:
+        """Forget chunks that are done with."""
+        ...
+
+
+class Failures(Protocol):
+    """Error logs, bounded per integration."""
+
+    async def add(self, failure: Failure) -> None:
+        """Keep it; the oldest beyond the bound goes, parked points last."""
+        ...
+
+    async def of(self, integration_id: str, limit: int) -> Sequence[Failure]:
+        """Newest first."""
+        ...
+
+
+class Sink(Protocol):
+    """Where batches go."""
+
+    async def send(self, integration: Integration, batch_id: str, content: bytes) -> "Sent":
+        """One try; raise `AddressRefused` or `CallFailed`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the receiver answered."""
+
+    status: int
+    retry_after_s: float | None
+    body: str

@@ -1,0 +1,45 @@
+"""What integrations is made of."""
+
+from functools import partial
+
+from services.integrations.adapters.store import open_store
+from services.integrations.adapters.webhook import Webhook, new_secret
+from services.integrations.domain.use_cases.deliver import Deliver
+from services.integrations.domain.use_cases.directory import Directory
+from services.integrations.domain.use_cases.enqueue import Enqueue
+from services.integrations.domain.use_cases.manage import Manage
+from services.integrations.domain.verdict import BackOff
+from services.integrations.entrypoints.consumer import consume_data
+from services.integrations.entrypoints.dispatcher import Dispatcher
+from services.integrations.entrypoints.http import Handlers, routes
+from services.integrations.settings import IntegrationsSettings
+from shared.outbound.client import Outbound
+from shared.outbound.policy import OutboundPolicy
+from shared.security.tenancy import Tenancy
+from shared.service import Platform, Service, Worker
+
+
+async def wire(settings: IntegrationsSettings, platform: Platform) -> Service:
+    """Ready to queue and to send."""
+    clock, ids = platform.clock, platform.ids
+    policy = OutboundPolicy(settings.outbound_allow, settings.outbound_deny)
+    outbound = Outbound(policy, settings.timeout_s)
+    store, directory = await open_store(platform.documents), Directory()
+    manage = Manage(store.integrations, store.failures, directory, policy, platform.log, clock, ids, new_secret)
+    enqueue = Enqueue(directory, store.queues)
+    directory.on_gone(enqueue.forget)
+    back_off = BackOff(settings.first_pause_s, settings.longest_pause_s)
+    deliver = Deliver(
+        store.queues, store.failures, Webhook(outbound, clock), back_off, clock, ids, settings.retention_days
+    )
+    dispatcher = Dispatcher(directory, store.integrations, store.queues, deliver, platform.registry, settings.at_once)
+    return Service(
+        "integrations",
+        routes=routes(Handlers(manage, store.queues, Tenancy(platform.registry))),
+        workers=[
+            Worker("integrations-data", partial(consume_data, platform.log, enqueue, dispatcher)),
+            Worker("dispatcher", dispatcher.run),
+        ],
+        ready={"queues": dispatcher.waiting_for},
+        close=outbound.close,
+    )
