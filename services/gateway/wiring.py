@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import structlog
+
 from services.gateway.adapters.store import open_store
 from services.gateway.domain.use_cases.api_keys import ApiKeys
 from services.gateway.domain.use_cases.authenticate import Authenticate
 from services.gateway.domain.use_cases.first_account import FirstAccount
-from services.gateway.domain.use_cases.login import Login
+from services.gateway.domain.use_cases.key_uses import KeyUses
+from services.gateway.domain.use_cases.login import Login, Logout
 from services.gateway.entrypoints.door import Door
 from services.gateway.entrypoints.http import Handlers, routes
 from services.gateway.settings import GatewaySettings
@@ -17,6 +20,8 @@ from shared.http.upstreams import Remote
 from shared.security.passwords import Passwords
 from shared.security.tenancy import Tenancy
 from shared.service import Platform, Service, Site, Worker
+
+logger = structlog.get_logger()
 
 
 class Gateway(NamedTuple):
@@ -28,16 +33,19 @@ class Gateway(NamedTuple):
 
 async def wire(settings: GatewaySettings, platform: Platform, others: Sequence[Route] = ()) -> Gateway:
     """`others`: the routes of services in this process; those in other processes are in the settings."""
-    store, passwords = await open_store(platform.documents), Passwords()
+    store, passwords, clock = await open_store(platform.documents), Passwords(), platform.clock
+    first = FirstAccount(store.accounts, passwords, platform.log, clock, platform.ids, platform.home)
     password = settings.admin_password.get_secret_value() if settings.admin_password else None
-    first = FirstAccount(store.accounts, passwords, platform.log, platform.clock, platform.ids, platform.home)
-    await first(settings.admin_email, password)
-    authenticate = Authenticate(store.sessions, store.keys, platform.registry, platform.clock)
-    login = Login(store.accounts, store.sessions, passwords, platform.clock, settings.session_days)
-    keys = ApiKeys(store.keys, authenticate, platform.clock, platform.ids)
-    own = routes(Handlers(store.accounts, store.sessions, login, keys))
+    if (note := await first(settings.admin_email, password)) is not None:
+        logger.info("first_login_written", path=str(note))
+    uses = KeyUses(store.keys, clock)
+    authenticate = Authenticate(store.sessions, store.keys, uses, platform.registry, clock)
+    login = Login(store.accounts, store.sessions, passwords, clock, settings.session_days)
+    keys = ApiKeys(store.keys, authenticate, clock, platform.ids)
+    own = routes(Handlers(store.accounts, login, Logout(store.sessions, authenticate), keys))
     remotes = [Remote(name, url, platform.principals) for name, url in settings.upstreams.items()]
-    door = Door([*own, *others], remotes, authenticate, Tenancy(platform.registry))
+    tenancy = Tenancy(platform.registry)
+    door = Door([*own, *others], remotes, authenticate, tenancy, settings.trusted_proxies)
 
     async def close() -> None:
         for remote in remotes:
@@ -45,7 +53,10 @@ async def wire(settings: GatewaySettings, platform: Platform, others: Sequence[R
 
     service = Service(
         "gateway",
-        workers=[Worker(f"discover-{remote.name}", partial(remote.discover, door.learn)) for remote in remotes],
+        workers=[
+            Worker("gateway-key-uses", uses.run),
+            *(Worker(f"gateway-discover-{remote.name}", partial(remote.discover, door.learn)) for remote in remotes),
+        ],
         ready={remote.name: remote.waiting_for for remote in remotes},
         close=close,
     )

@@ -5,13 +5,12 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from services.gateway.domain.accounts import Account, KeptKey
-from services.gateway.domain.ports import Accounts, Sessions
+from services.gateway.domain.ports import Accounts
 from services.gateway.domain.use_cases.api_keys import ApiKeys
-from services.gateway.domain.use_cases.login import Login
+from services.gateway.domain.use_cases.login import Login, Logout
 from shared.clock import rfc3339_ms
 from shared.errors import Unauthorized
 from shared.http.routes import Answer, Audience, Nothing, Request, Route
-from shared.security.principal import Kind
 
 
 class LoginBody(BaseModel):
@@ -83,10 +82,10 @@ class KeysAnswer(BaseModel):
 class Handlers:
     """Parse, call, render."""
 
-    def __init__(self, accounts: Accounts, sessions: Sessions, login: Login, keys: ApiKeys) -> None:
+    def __init__(self, accounts: Accounts, login: Login, logout: Logout, keys: ApiKeys) -> None:
         self._accounts = accounts
-        self._sessions = sessions
         self._login = login
+        self._logout = logout
         self._keys = keys
 
     async def login(self, request: Request[LoginBody, Nothing]) -> Answer:
@@ -98,8 +97,7 @@ class Handlers:
 
     async def logout(self, request: Request[Nothing, Nothing]) -> Answer:
         """The token is worth nothing afterwards."""
-        if request.principal.kind is Kind.SESSION:
-            await self._sessions.remove(request.principal.credential_id)
+        await self._logout(request.principal.credential_id)
         return Nothing()
 
     async def profile(self, request: Request[Nothing, Nothing]) -> Answer:

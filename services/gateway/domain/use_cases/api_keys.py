@@ -50,12 +50,14 @@ class ApiKeys:
         changed = await self._keys.change(workspace_id, identifier, changes)
         if changed is None:
             raise NotFound.of("apikey", identifier)
-        self._authenticate.forget(changed.prefix)
+        self._authenticate.forget_key(changed.prefix)
         return changed
 
     async def delete(self, workspace_id: str, identifier: str) -> None:
         """Raise `NotFound`."""
-        known = {key.id: key.prefix for key in await self._keys.of_workspace(workspace_id)}
-        if not await self._keys.remove(workspace_id, identifier):
+        # Whatever happens in between, a key that is switched off stays so until it is gone.
+        switched_off = await self._keys.change(workspace_id, identifier, {"enabled": False})
+        if switched_off is None:
             raise NotFound.of("apikey", identifier)
-        self._authenticate.forget(known[identifier])
+        self._authenticate.forget_key(switched_off.prefix)
+        await self._keys.remove(workspace_id, identifier)
