@@ -6,11 +6,10 @@ from shared.settings import Port, PortOrOff, Settings
 
 
 class ProvisioningSettings(Settings):
-    """How devices reach the broker, and what an API key may do."""
+    """What goes into certificates and credentials."""
 
     public_host: str = Field("localhost", alias="ZDM_PUBLIC_HOST", pattern=r"^[A-Za-z0-9.:-]+$")
     token_port: Port = Field(8884, alias="ZDM_MQTT_TOKEN_PORT")
-    mtls_port: Port = Field(8883, alias="ZDM_MQTT_MTLS_PORT")
     plain_port: PortOrOff = Field(None, alias="ZDM_MQTT_PLAIN_PORT")
-    keys_make_workspaces: bool = Field(False, alias="ZDM_API_KEYS_MAKE_WORKSPACES")
-    certificate_days: int = Field(3650, alias="ZDM_DEVICE_CERTIFICATE_DAYS", ge=1, le=36500)
+    device_certificate_days: int = Field(3650, alias="ZDM_DEVICE_CERTIFICATE_DAYS", ge=1, le=9000)
+    api_keys_make_workspaces: bool = Field(False, alias="ZDM_API_KEYS_MAKE_WORKSPACES")

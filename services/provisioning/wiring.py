@@ -1,55 +1,85 @@
 """What provisioning is made of."""
 
+import asyncio
 import secrets
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
-from services.provisioning.adapters.authority import open_authority
+from services.provisioning.adapters import pki
+from services.provisioning.adapters.authority import DeviceAuthority
 from services.provisioning.adapters.broker_link import BrokerLink
-from services.provisioning.adapters.store import open_store
-from services.provisioning.domain.use_cases.credentials import DeviceCertificates, DeviceKeys, Endpoints
-from services.provisioning.domain.use_cases.devices import Devices
-from services.provisioning.domain.use_cases.presence import FollowPresence
-from services.provisioning.domain.use_cases.telling import Telling
-from services.provisioning.domain.use_cases.workspaces import Fleets, Workspaces
-from services.provisioning.entrypoints.consumers import consume_accounts, consume_presence
-from services.provisioning.entrypoints.http import DeviceHandlers, WorkspaceHandlers, routes
+from services.provisioning.adapters.keymaker import RandomKeymaker
+from services.provisioning.adapters.store import Store, open_store
+from services.provisioning.domain.use_cases.certificates import ManageCertificates
+from services.provisioning.domain.use_cases.credentials import Endpoints, IssueCredential
+from services.provisioning.domain.use_cases.devices import ManageDevices
+from services.provisioning.domain.use_cases.fleets import ManageFleets
+from services.provisioning.domain.use_cases.note_presence import NotePresence
+from services.provisioning.domain.use_cases.tell import Tell
+from services.provisioning.domain.use_cases.tell_the_rest import TellTheRest
+from services.provisioning.domain.use_cases.workspaces import ManageWorkspaces
+from services.provisioning.entrypoints.consumers import consume_accounts, consume_presence, tell_periodically
+from services.provisioning.entrypoints.http import (
+    CredentialHandlers,
+    DeviceHandlers,
+    FleetHandlers,
+    WorkspaceHandlers,
+    routes,
+)
+from services.provisioning.metrics import DEVICES
 from services.provisioning.settings import ProvisioningSettings
 from shared.broker_control import BrokerControl
 from shared.security.secrets import load_or_create
-from shared.security.tenancy import Tenancy
 from shared.service import Platform, Service, Worker
 
-USER = "zdm-provisioning"
+_USER = "zdm-provisioning"
 
 
 async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
-    """Certificates and the services' secret are there when this returns: the broker waits for them."""
-    clock, ids, registry, log = platform.clock, platform.ids, platform.registry, platform.log
-    load_or_create(platform.home / "secrets" / "broker-service.key", lambda: secrets.token_hex(32).encode())
-    authority = open_authority(platform.home / "pki", settings.public_host, clock, settings.certificate_days)
-    store = await open_store(platform.documents)
-
-    telling = Telling(store.workspaces, store.fleets, store.devices, store.credentials, log)
-    devices = Devices(store.devices, store.fleets, store.credentials, store.presence, telling, clock, ids)
-    fleets = Fleets(store.fleets, devices, telling, clock, ids)
-    workspaces = Workspaces(store.workspaces, fleets, telling, clock, ids, keys_may_make=settings.keys_make_workspaces)
-    endpoints = Endpoints(settings.public_host, settings.token_port, settings.plain_port, authority.server_ca)
-    keys = DeviceKeys(devices, store.devices, store.credentials, endpoints, clock, ids)
-    certificates = DeviceCertificates(devices, store.credentials, authority, clock)
-    link = BrokerLink(BrokerControl(USER, platform.home), log)
-
-    tenancy = Tenancy(registry)
+    """Certificates and secrets that the broker needs to start are in place when this returns."""
+    home, log, registry, clock, ids = platform.home, platform.log, platform.registry, platform.clock, platform.ids
+    await asyncio.to_thread(_make_broker_secret, home)
+    made = await asyncio.to_thread(pki.prepare, home / "pki", settings.public_host, clock.now())
+    store = await open_store(platform.documents, clock)
+    workspaces, fleets, devices, keys, certificates, presences, _ = store
+    # One broker, one link. With several, this is the list of them, and `caught_up` asks each.
+    link = _link("broker", platform, store)
+    tell = Tell(workspaces, fleets, devices, keys, certificates, presences, log)
+    manage_workspaces = ManageWorkspaces(workspaces, fleets, devices, tell, clock, ids)
+    manage_fleets = ManageFleets(workspaces, fleets, devices, tell, clock, ids)
+    manage_devices = ManageDevices(workspaces, fleets, devices, tell, link, clock, ids)
+    issue = IssueCredential(devices, keys, RandomKeymaker(), tell, link, made.server_authority, clock, ids)
+    authority = DeviceAuthority(made.device_authority, timedelta(days=settings.device_certificate_days), clock)
+    manage_certificates = ManageCertificates(devices, certificates, authority, tell, link, clock)
+    endpoints = Endpoints(settings.public_host, settings.token_port, settings.plain_port)
+    rest = TellTheRest(workspaces, fleets, devices, tell, manage_workspaces)
+    DEVICES.set_function(lambda: len(registry.devices))
     return Service(
         "provisioning",
-        routes=routes(
-            WorkspaceHandlers(workspaces, fleets, registry),
-            DeviceHandlers(devices, keys, certificates, registry, tenancy),
+        routes(
+            WorkspaceHandlers(manage_workspaces, registry, api_keys_make_workspaces=settings.api_keys_make_workspaces),
+            FleetHandlers(manage_fleets, registry),
+            DeviceHandlers(manage_devices, manage_workspaces, manage_fleets, presences, registry),
+            CredentialHandlers(issue, endpoints, manage_certificates),
         ),
         workers=[
-            Worker("accounts", partial(consume_accounts, log, workspaces)),
-            Worker("presence", partial(consume_presence, log, FollowPresence(store.presence))),
-            Worker("telling", telling.keep_telling),
-            Worker("broker-link", link.run),
+            Worker("provisioning-accounts", partial(consume_accounts, log, manage_workspaces)),
+            Worker(
+                "provisioning-presence", partial(consume_presence, log, registry, NotePresence(presences, registry))
+            ),
+            Worker("provisioning-tell", partial(tell_periodically, rest)),
+            Worker("provisioning-broker", link.run),
         ],
         ready={"broker": link.waiting_for},
     )
+
+
+def _link(name: str, platform: Platform, store: Store) -> BrokerLink:
+    lock = platform.home / "broker" / "provisioning.lock"
+    control = BrokerControl(_USER, platform.home)
+    return BrokerLink(name, control, lock, platform.log, store.brokers, platform.clock)
+
+
+def _make_broker_secret(home: Path) -> None:
+    load_or_create(home / "secrets" / "broker-service.key", lambda: secrets.token_hex(32).encode())

@@ -1,209 +1,96 @@
-"""The certificate authorities and the broker's server certificate, in `$ZDM_HOME/pki` (ECDSA P-256, SHA-256).
+"""Signs certificates of devices."""
 
-Two authorities: devices trust the *server CA*, the broker trusts the *device CA*; so neither can pose as the other.
-"""
-
-import ipaddress
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import NamedTuple
+from datetime import timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from shared.clock import Clock, rfc3339_ms, to_ms
+from services.provisioning.adapters.pki import Pair
+from services.provisioning.adapters.x509 import certificate_pem, name, signed_by
+from services.provisioning.domain.credentials import Issued
+from shared.clock import Clock, to_ms
 from shared.errors import Refused
-from shared.security.secrets import load_or_create, replace_file
 
-_AUTHORITY_DAYS = 25 * 365
-_SERVER_DAYS = 825
-_RENEW_DAYS = 90
-# Clocks of devices drift: what is new is valid a little before now.
-_BACKDATED = timedelta(minutes=10)
-_RSA_BITS = 2048
-_CURVES = ("secp256r1", "secp384r1")
+_CURVES = (ec.SECP256R1, ec.SECP384R1)
+# Larger ones cost a client, and us, much and gain nothing.
+_RSA_BITS = range(2048, 8193)
+_RSA_EXPONENT = 65537
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
-class Issued(NamedTuple):
-    """A device's new certificate. `serial` and `fingerprint` (SHA-256 of the DER form) are hex."""
+class DeviceAuthority:
+    """The device CA. What it signs is for TLS clients, ends with `lifetime`, and carries nothing that was asked for."""
 
-    certificate: str
-    chain: str
-    serial: str
-    fingerprint: str
-    expire_at: str
-
-
-class _Authority(NamedTuple):
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-class Authority:
-    """Signs for devices. Made by `open_authority`."""
-
-    def __init__(self, device_ca: _Authority, server_ca: str, clock: Clock, days: int) -> None:
-        self._device_ca = device_ca
+    def __init__(self, authority: Pair, lifetime: timedelta, clock: Clock) -> None:
+        self._authority = authority
+        self._chain = certificate_pem(authority.certificate).decode()
+        self._lifetime = lifetime
         self._clock = clock
-        self._lifetime = timedelta(days=days)
-        self.server_ca = server_ca  # PEM: what devices trust
 
-    def sign(self, device_id: str, request: str) -> Issued:
-        """A client certificate for `device_id`, whatever name the request (PEM) has; raise `Refused` for a bad one."""
-        public_key = _key_of(request)
+    def issue(self, csr: str, device_id: str) -> Issued:
+        """A certificate with the key of the PEM request `csr` and the common name `device_id`.
+
+        Raise `Refused` when the request cannot be read, is not signed with its own key, or has a key of a kind that
+        we do not take.
+        """
         now = self._clock.now()
-        expires = min(now + self._lifetime, self._device_ca.certificate.not_valid_after_utc)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name(device_id))
-            .issuer_name(self._device_ca.certificate.subject)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BACKDATED)
-            .not_valid_after(expires)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(_issuer_key(self._device_ca.certificate), critical=False)
-            .sign(self._device_ca.key, hashes.SHA256())
+        certificate = signed_by(
+            self._authority.certificate,
+            self._authority.key,
+            name(device_id),
+            _proven_key(csr),
+            now,
+            now + self._lifetime,
+            [(False, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))],
         )
         return Issued(
-            _pem(certificate),
-            _pem(self._device_ca.certificate),
-            f"{certificate.serial_number:x}",
-            certificate.fingerprint(hashes.SHA256()).hex(),
-            rfc3339_ms(to_ms(certificate.not_valid_after_utc)),
+            serial=f"{certificate.serial_number:040x}",
+            fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+            pem=certificate_pem(certificate).decode(),
+            chain=self._chain,
+            expires_at=to_ms(certificate.not_valid_after_utc),
         )
 
 
-def _key_of(text: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    """The public key of a signing request whose signature proves that its maker has the private one."""
+def _proven_key(csr: str) -> CertificatePublicKeyTypes:
+    """The key of a request that was signed with it."""
     try:
-        request = x509.load_pem_x509_csr(text.encode())
-        proven, key = request.is_signature_valid, request.public_key()
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise Refused("csr: not a certificate signing request in PEM form", field="csr") from error
-    if not proven:
-        raise Refused("csr: its signature does not prove possession of the private key", field="csr")
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        return key
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS:
-        return key
-    raise Refused("csr: the key must be ECDSA P-256 or P-384, or RSA of 2048 bits or more", field="csr")
-
-
-def open_authority(folder: Path, public_host: str, clock: Clock, certificate_days: int) -> Authority:
-    """What is in `folder`, made when missing; the server certificate anew when it nears its end or the host changed."""
-    server_ca = _authority(folder, "server-ca", "ZDM server CA", clock)
-    device_ca = _authority(folder, "device-ca", "ZDM device CA", clock)
-    _server_certificate(folder, server_ca, public_host, clock)
-    return Authority(device_ca, _pem(server_ca.certificate), clock, certificate_days)
-
-
-def _authority(folder: Path, name: str, common_name: str, clock: Clock) -> _Authority:
-    key = _private_key(folder / f"{name}.key")
-
-    def make() -> bytes:
-        now = clock.now()
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name(common_name))
-            .issuer_name(_name(common_name))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BACKDATED)
-            .not_valid_after(now + timedelta(days=_AUTHORITY_DAYS))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        return _pem(certificate).encode()
-
-    return _Authority(x509.load_pem_x509_certificate(load_or_create(folder / f"{name}.crt", make)), key)
-
-
-def _server_certificate(folder: Path, authority: _Authority, public_host: str, clock: Clock) -> None:
-    key, path = _private_key(folder / "server.key"), folder / "server.crt"
-    names = _server_names(public_host)
-    if path.exists() and _still_good(x509.load_pem_x509_certificate(path.read_bytes()), authority, names, clock.now()):
-        return
-    now = clock.now()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(_name(public_host[:64]))
-        .issuer_name(authority.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=_SERVER_DAYS))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(_issuer_key(authority.certificate), critical=False)
-        .sign(authority.key, hashes.SHA256())
-    )
-    replace_file(path, (_pem(certificate) + _pem(authority.certificate)).encode())
-
-
-def _still_good(
-    certificate: x509.Certificate, authority: _Authority, names: x509.SubjectAlternativeName, now: datetime
-) -> bool:
-    has = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    ours = certificate.issuer == authority.certificate.subject
-    return ours and has == names and certificate.not_valid_after_utc - now > timedelta(days=_RENEW_DAYS)
-
-
-def _server_names(public_host: str) -> x509.SubjectAlternativeName:
-    names: list[x509.GeneralName] = []
-    for host in dict.fromkeys((public_host, "localhost", "127.0.0.1", "::1")):
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(host)))
-        except ValueError:
-            names.append(x509.DNSName(host))
-    return x509.SubjectAlternativeName(names)
-
-
-def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    def make() -> bytes:
-        return ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    key = serialization.load_pem_private_key(load_or_create(path, make), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{path} holds no ECDSA key")
+        request = x509.load_pem_x509_csr(csr.encode())
+        key = request.public_key()
+        algorithm = request.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refusal(f"not a certificate signing request in PEM: {error}") from error
+    _check_key(key)
+    if not isinstance(algorithm, _HASHES):
+        raise _refusal("sign the request with SHA-256, SHA-384 or SHA-512")
+    if not _is_signed(request):
+        raise _refusal("its signature does not match its key, so it proves nothing")
     return key
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _is_signed(request: x509.CertificateSigningRequest) -> bool:
+    try:
+        return request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refusal(f"its signature cannot be checked: {error}") from error
 
 
-def _issuer_key(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+def _check_key(key: CertificatePublicKeyTypes) -> None:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, _CURVES):
+            raise _refusal(f"a key on the curve {key.curve.name} is not taken; take P-256 or P-384")
+    elif isinstance(key, rsa.RSAPublicKey):
+        if key.key_size not in _RSA_BITS:
+            raise _refusal(f"an RSA key must have 2048 to 8192 bits, not {key.key_size}")
+        if key.public_numbers().e < _RSA_EXPONENT:
+            raise _refusal(f"an RSA key's public exponent must be {_RSA_EXPONENT} or more")
+    else:
+        raise _refusal("keys must be elliptic (P-256, P-384) or RSA (2048 bits and more)")
 
 
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+def _refusal(reason: str) -> Refused:
+    return Refused(f"csr: {reason}", field="csr")

@@ -72,7 +72,7 @@ class Device(Thing):
         return self.changed(keys=keys)
 
     def with_certificate(self, fingerprint: str, expired: frozenset[str]) -> Self:
-        """Let this certificate count, and those that have `expired` no longer. Raise `Conflict` when there are too many."""
+        """Let this one count, and those that have `expired` no longer. Raise `Conflict` when there are too many."""
         kept = tuple(one for one in self.certificates if one not in expired)
         if len(kept) >= CERTIFICATES_LIMIT:
             raise Conflict(f"The device has {CERTIFICATES_LIMIT} certificates already; revoke one first")

@@ -1,48 +1,71 @@
-"""What provisioning hears from the log: accounts that were opened, and presence."""
+"""What provisioning hears of accounts and of sessions, and the look for what is untold."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import structlog
-from prometheus_client import Counter
 
-from services.provisioning.domain.use_cases.presence import FollowPresence
-from services.provisioning.domain.use_cases.workspaces import Workspaces
+from services.provisioning.domain.use_cases.note_presence import NotePresence
+from services.provisioning.domain.use_cases.tell_the_rest import TellTheRest
+from services.provisioning.domain.use_cases.workspaces import ManageWorkspaces
+from services.provisioning.metrics import PRESENCE, REFUSED, UNTOLD
 from shared.errors import Refused
-from shared.log import Log, StoredRecord
+from shared.log import Log, StoredRecord, Topic
+from shared.messages.base import Message
 from shared.messages.devices import PresenceChanged
 from shared.messages.registry import AccountOpened
-from shared.messages.topics import ACCOUNTS, PRESENCE
+from shared.messages.topics import ACCOUNTS
+from shared.messages.topics import PRESENCE as PRESENCE_TOPIC
+from shared.registry import Registry
 
 logger = structlog.get_logger()
 
-GROUP = "provisioning"
+_GROUP = "provisioning"
+_BATCH = 5000
+_TELL_EVERY_S = 10.0
 
-_REFUSED = Counter("zdm_provisioning_records_refused_total", "Records that no rule could read", ["topic"])
+M = TypeVar("M", bound=Message)
 
 
-async def consume_accounts(log: Log, workspaces: Workspaces) -> None:
-    """Each account gets its first workspace. For ever."""
-    async with log.subscribe(ACCOUNTS, GROUP) as records:
+async def consume_accounts(log: Log, workspaces: ManageWorkspaces) -> None:
+    """Give each account its first workspace. For ever."""
+    async with log.subscribe(ACCOUNTS, _GROUP) as records:
         while True:
             batch = await records.fetch()
-            for record in batch:
-                if record.value is not None:
-                    await workspaces.make_first(AccountOpened.decode(record.value).id)
+            for opened in _messages(ACCOUNTS, AccountOpened, batch):
+                await workspaces.ensure_default(opened.id)
             await records.commit(batch)
 
 
-async def consume_presence(log: Log, follow: FollowPresence) -> None:
-    """For ever."""
-    async with log.subscribe(PRESENCE, GROUP) as records:
+async def consume_presence(log: Log, registry: Registry, note: NotePresence) -> None:
+    """Note sessions. For ever."""
+    await registry.ready.wait()
+    async with log.subscribe(PRESENCE_TOPIC, _GROUP) as records:
         while True:
-            batch = await records.fetch(2000)
-            await follow([change for record in batch if (change := _presence(record)) is not None])
+            batch = await records.fetch(_BATCH)
+            said = list(_messages(PRESENCE_TOPIC, PresenceChanged, batch))
+            await note(said)
             await records.commit(batch)
+            for one in said:
+                PRESENCE.labels(one.kind).inc()
 
 
-def _presence(record: StoredRecord) -> PresenceChanged | None:
-    try:
-        return PresenceChanged.decode(record.value or b"")
-    except Refused as refusal:
-        # Ours wrote it: a fault to be found, and nothing of a device's that could be lost.
-        _REFUSED.labels(PRESENCE.name).inc()
-        logger.error("presence_record_refused", offset=record.offset, reason=str(refusal))
-        return None
+async def tell_periodically(tell_the_rest: TellTheRest) -> None:
+    """At the start, and now and then. For ever."""
+    while True:
+        UNTOLD.set(await tell_the_rest.backlog())
+        await tell_the_rest()
+        await asyncio.sleep(_TELL_EVERY_S)
+
+
+def _messages(topic: Topic, kind: type[M], records: Sequence[StoredRecord]) -> Iterator[M]:
+    """Those that can be read. The others hold nothing that a device sent: counted, logged and passed over."""
+    for record in records:
+        if record.value is None:
+            continue
+        try:
+            yield kind.decode(record.value)
+        except Refused as refusal:
+            REFUSED.labels(topic.name).inc()
+            logger.error("record_refused", topic=topic.name, key=record.key, reason=refusal.message)

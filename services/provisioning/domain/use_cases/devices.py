@@ -1,90 +1,123 @@
-"""Devices: making, moving, switching off, deleting."""
+"""Making, changing and deleting devices."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
-from services.provisioning.domain.ports import Credentials, Presences, Things
-from services.provisioning.domain.things import Device, Fleet, Presence
-from services.provisioning.domain.use_cases.telling import Telling
+from services.provisioning.domain.ports import Brokers, Devices, Fleets, Workspaces
+from services.provisioning.domain.things import Device, Fleet, default_among
+from services.provisioning.domain.use_cases.again import again
+from services.provisioning.domain.use_cases.tell import Tell
 from shared.clock import Clock, rfc3339_us
-from shared.errors import NotFound, Refused
+from shared.errors import NotFound
 from shared.ids import Ids
 
 
-class Devices:
-    """The devices of workspaces."""
+class ManageDevices:
+    """Devices of a workspace."""
 
     def __init__(
         self,
-        devices: Things[Device],
-        fleets: Things[Fleet],
-        credentials: Credentials,
-        presence: Presences,
-        telling: Telling,
+        workspaces: Workspaces,
+        fleets: Fleets,
+        devices: Devices,
+        tell: Tell,
+        brokers: Brokers,
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self._devices = devices
+        self._workspaces = workspaces
         self._fleets = fleets
-        self._credentials = credentials
-        self._presence = presence
-        self._telling = telling
+        self._devices = devices
+        self._tell = tell
+        self._brokers = brokers
         self._clock = clock
         self._ids = ids
 
-    async def of_workspace(self, workspace_id: str) -> Sequence[Device]:
+    def of_workspace(self, workspace_id: str) -> AsyncIterator[Device]:
         """Oldest first."""
-        return await self._devices.of(workspace_id=workspace_id)
-
-    async def of_fleet(self, fleet_id: str) -> Sequence[Device]:
-        """Oldest first."""
-        return await self._devices.of(fleet_id=fleet_id)
+        return self._devices.of_workspace(workspace_id)
 
     async def get(self, identifier: str) -> Device:
         """Raise `NotFound`."""
         device = await self._devices.get(identifier)
-        if device is None:
+        if device is None or device.deleted:
             raise NotFound.of("device", identifier)
         return device
 
-    async def presence(self, devices: Sequence[Device]) -> Mapping[str, Presence]:
-        """Of each, by id."""
-        if len(devices) == 1:
-            return {devices[0].id: await self._presence.get(devices[0].id)}
-        return await self._presence.get_many([device.id for device in devices])
-
-    async def create(self, account_id: str, workspace_id: str, name: str, fleet_id: str | None) -> Device:
-        """Without a fleet, in the workspace's default one: the oldest (spec: rest-v3 5)."""
-        fleet_id = fleet_id or (await self._fleets.of(workspace_id=workspace_id))[0].id
-        created_at = rfc3339_us(self._clock.now())
-        device = Device(self._ids.new("dev-"), account_id, workspace_id, fleet_id, name, created_at)
+    async def create(self, workspace_id: str, name: str, fleet_id: str | None, phys_id: str) -> Device:
+        """In the default fleet when none is named. Raise `NotFound` for a fleet that is not of the workspace."""
+        fleet = await self._fleet(workspace_id, fleet_id)
+        device = Device(
+            id=self._ids.new("dev-"),
+            account_id=fleet.account_id,
+            workspace_id=workspace_id,
+            fleet_id=fleet.id,
+            name=name,
+            phys_id=phys_id,
+            created_at=rfc3339_us(self._clock.now()),
+        )
         await self._devices.add(device)
-        await self._telling.device(device)
+        # Looked at after the device is there: a deletion of either one finds the device or is seen here.
+        if not await self._still_there(fleet):
+            await self._devices.remove([device.id])
+            raise NotFound.of("fleet", fleet.id, " in this workspace")
+        await self._tell(devices=[device.id])
         return device
 
-    async def change(self, identifier: str, **given: Any) -> Device:
-        """Members that are None stay; raise `Refused` when all do, `NotFound`."""
-        changes = {name: value for name, value in given.items() if value is not None}
-        if not changes:
-            raise Refused(f"{', '.join(given)}: at least one is needed", field=next(iter(given)))
-        return await self._changed(identifier, changes)
+    async def change(
+        self,
+        identifier: str,
+        *,
+        name: str | None = None,
+        fleet_id: str | None = None,
+        enabled: bool | None = None,
+        phys_id: str | None = None,
+    ) -> Device:
+        """None: as it was. A device that is no longer enabled is cut off. Raise `NotFound`."""
 
-    async def touch(self, identifier: str) -> Device:
-        """Its credentials have changed: tell brokers."""
-        return await self._changed(identifier, {})
+        async def attempt() -> Device:
+            device = await self.get(identifier)
+            fleet = None if fleet_id is None else await self._fleet(device.workspace_id, fleet_id)
+            changed = device.changed(
+                name=device.name if name is None else name,
+                fleet_id=device.fleet_id if fleet is None else fleet.id,
+                enabled=device.enabled if enabled is None else enabled,
+                phys_id=device.phys_id if phys_id is None else phys_id,
+            )
+            await self._devices.save(changed)
+            if fleet is not None and not await self._still_there(fleet):
+                await self._devices.save(changed.changed(fleet_id=device.fleet_id))
+                raise NotFound.of("fleet", fleet.id, " in this workspace")
+            return changed
 
-    async def delete(self, identifier: str) -> Device:
-        """Its session ends, its credentials are worth nothing any more."""
-        device = await self.get(identifier)
-        await self._changed(identifier, {"deleted": True})
-        await self._credentials.remove_keys(identifier)
-        await self._credentials.remove_certificates(identifier)
-        await self._presence.remove(identifier)
-        return device
+        changed = await again(attempt)
+        await self._tell(devices=[identifier])
+        await self._brokers.caught_up()
+        return changed
 
-    async def _changed(self, identifier: str, changes: Mapping[str, Any]) -> Device:
-        device = await self._devices.change(identifier, changes)
-        if device is None:
-            raise NotFound.of("device", identifier)
-        await self._telling.device(device)
-        return device
+    async def delete(self, identifier: str) -> None:
+        """With its credentials; its session is cut. Raise `NotFound`."""
+
+        async def attempt() -> None:
+            await self._devices.save((await self.get(identifier)).changed(deleted=True))
+
+        await again(attempt)
+        await self._tell(devices=[identifier])
+        await self._brokers.caught_up()
+
+    async def _fleet(self, workspace_id: str, fleet_id: str | None) -> Fleet:
+        if fleet_id is None:
+            fleets = await self._fleets.of_workspace(workspace_id)
+            if not fleets:
+                raise NotFound.of("workspace", workspace_id)
+            return default_among(fleets)
+        fleet = await self._fleets.get(fleet_id)
+        if fleet is None or fleet.workspace_id != workspace_id or not fleet.takes_devices(self._clock.ms()):
+            raise NotFound.of("fleet", fleet_id, " in this workspace")
+        return fleet
+
+    async def _still_there(self, fleet: Fleet) -> bool:
+        workspace = await self._workspaces.get(fleet.workspace_id)
+        now = await self._fleets.get(fleet.id)
+        if workspace is None or workspace.deleted or now is None:
+            return False
+        return now.takes_devices(self._clock.ms())

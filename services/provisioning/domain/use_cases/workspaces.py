@@ -1,155 +1,110 @@
-"""Workspaces and fleets: making, renaming, deleting, and the first ones of an account."""
+"""Making, changing and deleting workspaces."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-from services.provisioning.domain.ports import Things
-from services.provisioning.domain.things import Fleet, Workspace
-from services.provisioning.domain.use_cases.devices import Devices
-from services.provisioning.domain.use_cases.telling import Telling
+from services.provisioning.domain.ports import Devices, Fleets, Moved, Things, Workspaces
+from services.provisioning.domain.things import DEFAULT, Thing, Workspace
+from services.provisioning.domain.use_cases.again import again
+from services.provisioning.domain.use_cases.tell import Tell
 from shared.clock import Clock, rfc3339_us
-from shared.errors import Conflict, Forbidden, NotFound, Refused
+from shared.errors import NotFound
 from shared.ids import Ids
-from shared.security.principal import Kind, Principal
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Thing)
 
-DEFAULT = "default"
+_STEP = 200
+# What is not deleted by then is, soon after the answer, by `TellTheRest`.
+_PATIENCE_S = 10.0
 
 
-class Workspaces:
-    """The workspaces of accounts."""
+class ManageWorkspaces:
+    """Workspaces of an account."""
 
     def __init__(
-        self,
-        workspaces: Things[Workspace],
-        fleets: "Fleets",
-        telling: Telling,
-        clock: Clock,
-        ids: Ids,
-        *,
-        keys_may_make: bool,
+        self, workspaces: Workspaces, fleets: Fleets, devices: Devices, tell: Tell, clock: Clock, ids: Ids
     ) -> None:
         self._workspaces = workspaces
         self._fleets = fleets
-        self._telling = telling
+        self._devices = devices
+        self._tell = tell
         self._clock = clock
         self._ids = ids
-        self._keys_may_make = keys_may_make
 
-    async def of(self, principal: Principal) -> Sequence[Workspace]:
-        """All of the account; with an API key, the key's alone (spec: rest-v3 10, C1)."""
-        found = await self._workspaces.of(account_id=principal.account_id)
-        return [one for one in found if principal.owns(one.account_id, one.id)]
+    async def of_account(self, account_id: str) -> Sequence[Workspace]:
+        """Oldest first."""
+        return await self._workspaces.of_account(account_id)
 
     async def get(self, identifier: str) -> Workspace:
         """Raise `NotFound`."""
-        return _there(await self._workspaces.get(identifier), "workspace", identifier)
-
-    async def create(self, principal: Principal, name: str, description: str) -> Workspace:
-        """With its default fleet. Raise `Forbidden` for API keys, unless the installation lets them."""
-        if principal.kind is Kind.API_KEY and not self._keys_may_make:
-            raise Forbidden("An API key belongs to one workspace and may not make others")
-        return await self._make(principal.account_id, name, description)
-
-    async def make_first(self, account_id: str) -> None:
-        """An account's workspace `default` with a fleet `default`, if it has none. Safe to repeat."""
-        workspaces = await self._workspaces.of(account_id=account_id)
-        if not workspaces:
-            await self._make(account_id, DEFAULT, "")
-        for workspace in workspaces:
-            if not await self._fleets.of(workspace.id):
-                await self._fleets.create(workspace.account_id, workspace.id, DEFAULT, "")
-
-    async def _make(self, account_id: str, name: str, description: str) -> Workspace:
-        workspace = Workspace(self._ids.new("wks-"), account_id, name, description, rfc3339_us(self._clock.now()))
-        await self._workspaces.add(workspace)
-        # The fleet first: who sees the workspace finds it complete.
-        await self._fleets.create(account_id, workspace.id, DEFAULT, "")
-        await self._telling.workspace(workspace)
+        workspace = await self._workspaces.get(identifier)
+        if workspace is None or workspace.deleted:
+            raise NotFound.of("workspace", identifier)
         return workspace
+
+    async def create(self, account_id: str, name: str, description: str = "") -> Workspace:
+        """With a fleet `default`."""
+        workspace = Workspace(
+            id=self._ids.new("wks-"),
+            account_id=account_id,
+            name=name,
+            description=description,
+            created_at=rfc3339_us(self._clock.now()),
+        )
+        await self._workspaces.add(workspace)
+        await self._tell(workspaces=[workspace.id])
+        return workspace
+
+    async def ensure_default(self, account_id: str) -> None:
+        """An account has a workspace: make one called `default` if it has none. Safe to repeat."""
+        if not await self._workspaces.of_account(account_id):
+            await self.create(account_id, DEFAULT)
 
     async def change(self, identifier: str, name: str | None, description: str | None) -> Workspace:
-        """Raise `NotFound`."""
-        changes = _changes(name=name, description=description)
-        workspace = _there(await self._workspaces.change(identifier, changes), "workspace", identifier)
-        await self._telling.workspace(workspace)
-        return workspace
+        """None: as it was. Raise `NotFound`."""
 
-    async def delete(self, identifier: str) -> Workspace:
-        """With its devices and fleets; the workspace last, so that who repeats this finishes it."""
-        workspace = await self.get(identifier)
-        await self._fleets.empty(identifier)
-        gone = await self._workspaces.change(identifier, {"deleted": True})
-        if gone is not None:
-            await self._telling.workspace(gone)
-        return workspace
+        async def attempt() -> Workspace:
+            workspace = await self.get(identifier)
+            changed = workspace.changed(
+                name=workspace.name if name is None else name,
+                description=workspace.description if description is None else description,
+            )
+            await self._workspaces.save(changed)
+            return changed
 
+        changed = await again(attempt)
+        await self._tell(workspaces=[identifier])
+        return changed
 
-class Fleets:
-    """The fleets of workspaces."""
+    async def delete(self, identifier: str) -> None:
+        """With its fleets, its devices and all that they have. Raise `NotFound`."""
 
-    def __init__(self, fleets: Things[Fleet], devices: Devices, telling: Telling, clock: Clock, ids: Ids) -> None:
-        self._fleets = fleets
-        self._devices = devices
-        self._telling = telling
-        self._clock = clock
-        self._ids = ids
+        async def attempt() -> None:
+            await self._workspaces.save((await self.get(identifier)).changed(deleted=True))
 
-    async def of(self, workspace_id: str) -> Sequence[Fleet]:
-        """Oldest first."""
-        return await self._fleets.of(workspace_id=workspace_id)
+        await again(attempt)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.finish_deletion(identifier)
 
-    async def get(self, identifier: str) -> Fleet:
-        """Raise `NotFound`."""
-        return _there(await self._fleets.get(identifier), "fleet", identifier)
-
-    async def create(self, account_id: str, workspace_id: str, name: str, description: str) -> Fleet:
-        """A new one."""
-        created_at = rfc3339_us(self._clock.now())
-        fleet = Fleet(self._ids.new("flt-"), account_id, workspace_id, name, description, created_at)
-        await self._fleets.add(fleet)
-        await self._telling.fleet(fleet)
-        return fleet
-
-    async def change(self, identifier: str, name: str | None, description: str | None) -> Fleet:
-        """Raise `NotFound`."""
-        changes = _changes(name=name, description=description)
-        fleet = _there(await self._fleets.change(identifier, changes), "fleet", identifier)
-        await self._telling.fleet(fleet)
-        return fleet
-
-    async def delete(self, identifier: str) -> Fleet:
-        """Raise `Conflict` for the last one of a workspace and for one that has devices."""
-        fleet = await self.get(identifier)
-        if len(await self.of(fleet.workspace_id)) < 2:
-            raise Conflict("This is the last fleet of its workspace")
-        if await self._devices.of_fleet(identifier):
-            raise Conflict("The fleet still has devices")
-        await self._remove(identifier)
-        return fleet
-
-    async def empty(self, workspace_id: str) -> None:
-        """Delete all fleets of a workspace and their devices."""
-        for device in await self._devices.of_workspace(workspace_id):
-            await self._devices.delete(device.id)
-        for fleet in await self.of(workspace_id):
-            await self._remove(fleet.id)
-
-    async def _remove(self, identifier: str) -> None:
-        gone = await self._fleets.change(identifier, {"deleted": True})
-        if gone is not None:
-            await self._telling.fleet(gone)
+    async def finish_deletion(self, identifier: str) -> None:
+        """In bounded steps, each safe to repeat."""
+        await self._tell(workspaces=[identifier])
+        while devices := await self._devices.some_of_workspace(identifier, _STEP):
+            await _mark_deleted(self._devices, devices)
+            await self._tell(devices=[device.id for device in devices])
+        while fleets := await self._fleets.all_of_workspace(identifier):
+            await _mark_deleted(self._fleets, fleets)
+            await self._tell(fleets=[fleet.id for fleet in fleets])
+        await self._workspaces.remove([identifier])
 
 
-def _there(thing: T | None, kind: str, identifier: str) -> T:
-    if thing is None:
-        raise NotFound.of(kind, identifier)
-    return thing
+async def _mark_deleted(things: Things[T], found: Sequence[T]) -> None:
+    async def mark(thing: T) -> None:
+        # Changed by somebody else: it is found, and marked, in the next step.
+        with suppress(Moved):
+            await things.save(thing.changed(deleted=True))
 
-
-def _changes(**given: str | None) -> dict[str, str]:
-    changes = {name: value for name, value in given.items() if value is not None}
-    if not changes:
-        raise Refused(f"{' or '.join(given)}: at least one is needed", field=next(iter(given)))
-    return changes
+    await asyncio.gather(*(mark(thing) for thing in found if not thing.deleted))
