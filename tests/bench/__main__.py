@@ -1,4 +1,4 @@
-"""`make bench`: the figures of docs/performance.md, measured here and now, with the load generator on the same cores."""
+"""`make bench`: the figures of docs/performance.md, measured here and now; the load generator shares the cores."""
 
 import argparse
 import asyncio

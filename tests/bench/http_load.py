@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from time import process_time
+from typing import cast
 
 import orjson
 import uvloop
@@ -20,11 +21,10 @@ class Caller(asyncio.Protocol):
         self.failed = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._next()
 
     def _next(self) -> None:
-        assert isinstance(self._transport, asyncio.Transport)
         if asyncio.get_running_loop().time() >= self._until:
             self._transport.close()
             return

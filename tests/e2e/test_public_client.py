@@ -94,6 +94,12 @@ async def test_the_public_client_goes_on_after_the_broker_was_killed(system: Sys
         device = credential["devinfo"]["device_id"]
         async with client(tmp_path, credential) as process:
             await heard(process, "started")
+
+            async def reported() -> bool:
+                return bool((await rest.call("GET", f"/v3/devices/{device}/status"))["current"])
+
+            # Cut in the middle of a write, the client's MQTT library of old ends its thread for good.
+            await eventually(reported)
             system.kill("broker")
             await heard(process, "disconnected")
             await heard(process, "connected")

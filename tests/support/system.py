@@ -64,6 +64,7 @@ class System:
             "ZDM_INTERNAL_PORT": str(self.internal_port),
             "ZDM_ADMIN_EMAIL": EMAIL,
             "ZDM_ADMIN_PASSWORD": PASSWORD,
+            "ZDM_SPOOL_FREE_BYTES": "16777216",
             # The receivers of tests are on this machine.
             "ZDM_OUTBOUND_ALLOW": "127.0.0.0/8",
             **(settings or {}),
