@@ -1,5 +1,6 @@
-"""What taking in a message costs: ingestion as it is wired, a SQLite log; at full speed from a spool written beforehand,
-and at a rate, one record at a time, as a broker writes them.
+"""What taking in a message costs: ingestion as it is wired, a SQLite log.
+
+At full speed from a spool written beforehand; and at a rate, one record at a time, as a broker writes them.
 
 Prints CPU a message of the whole process (parsing, rules, records, the log's own thread) and the rate.
 """
