@@ -8,7 +8,7 @@ from time import monotonic
 
 from services.provisioning.domain.things import Device
 from shared.documents import Schema
-from shared.messages.registry import AccessGranted, AccessKey
+from shared.messages.registry import AccessGranted, AccessKey, RegistryEntry
 from shared.messages.topics import ACCESS, REGISTRY
 from shared.runtime import open_platform
 from shared.settings import Installation
@@ -61,13 +61,31 @@ async def _fill(home: Path, count: int, account: str, workspace: str, fleet: str
                 _device(number, account, workspace, fleet) for number in range(start, min(start + _BATCH, count))
             ]
             await collection.put_many([asdict(device) for device in devices])
-            await platform.log.append(REGISTRY, [device.entry().record(device.id) for device in devices])
+            await platform.log.append(REGISTRY, [_registry(device).record(device.id) for device in devices])
             await platform.log.append(ACCESS, [_access(device).record(device.id) for device in devices])
 
 
 def _device(number: int, account: str, workspace: str, fleet: str) -> Device:
     return Device(
-        f"dev-{number:012d}", account, workspace, fleet, f"device-{number}", "2026-01-01T00:00:00.000000Z", told=True
+        id=f"dev-{number:012d}",
+        account_id=account,
+        workspace_id=workspace,
+        fleet_id=fleet,
+        name=f"device-{number}",
+        created_at="2026-01-01T00:00:00.000000Z",
+        told=True,
+    )
+
+
+def _registry(device: Device) -> RegistryEntry:
+    return RegistryEntry(
+        kind="device",
+        id=device.id,
+        account_id=device.account_id,
+        workspace_id=device.workspace_id,
+        fleet_id=device.fleet_id,
+        name=device.name,
+        revision=device.revision,
     )
 
 

@@ -34,19 +34,28 @@ struct device *device_find(const struct devices *devices, const char *id, size_t
 	return found;
 }
 
+/* Only devices with an address of their own are in the second table: most have none. */
+static bool has_own_address(const struct device *device)
+{
+	return device->address != device->id;
+}
+
 struct device *device_at(const struct devices *devices, const char *address, size_t length)
 {
 	struct device *found;
 	HASH_FIND(by_address, devices->by_address, address, length, found);
+	if (found == NULL) {
+		found = device_find(devices, address, length);
+		if (found != NULL && has_own_address(found))
+			found = NULL;
+	}
 	return found;
 }
 
 static void forget_credentials(struct device *device)
 {
-	for (int i = 0; i < device->keys_count; i++) {
+	for (int i = 0; i < device->keys_count; i++)
 		explicit_bzero(device->keys[i].bytes, device->keys[i].length);
-		free(device->keys[i].bytes);
-	}
 	free(device->keys);
 	free(device->certificates);
 	device->keys = NULL;
@@ -54,26 +63,41 @@ static void forget_credentials(struct device *device)
 	device->keys_count = device->certificates_count = 0;
 }
 
+/* How many bytes all keys of an entry have together. */
+static size_t key_bytes(const struct entry *entry)
+{
+	struct reader reader = entry->keys;
+	size_t sum = 0;
+	for (int i = 0; i < entry->keys_count; i++) {
+		read_u32(&reader);
+		read_u8(&reader);
+		size_t length = read_u16(&reader);
+		read_bytes(&reader, length);
+		sum += length;
+	}
+	return sum;
+}
+
+/* One block: the keys, then the bytes of all of them. */
 static bool take_keys(struct device *device, const struct entry *entry)
 {
 	struct reader reader = entry->keys;
 	if (entry->keys_count == 0)
 		return true;
-	device->keys = calloc(entry->keys_count, sizeof *device->keys);
+	device->keys = calloc(1, entry->keys_count * sizeof *device->keys + key_bytes(entry));
 	if (device->keys == NULL)
 		return false;
+	uint8_t *at = (uint8_t *)(device->keys + entry->keys_count);
 	for (int i = 0; i < entry->keys_count; i++) {
 		struct key *key = &device->keys[i];
 		key->id = read_u32(&reader);
 		key->type = (enum key_type)read_u8(&reader);
 		key->length = read_u16(&reader);
-		const uint8_t *bytes = read_bytes(&reader, key->length);
-		key->bytes = bytes == NULL ? NULL : malloc(key->length);
-		if (key->bytes == NULL)
-			return false;
-		memcpy(key->bytes, bytes, key->length);
-		device->keys_count++;
+		key->bytes = at;
+		memcpy(at, read_bytes(&reader, key->length), key->length);
+		at += key->length;
 	}
+	device->keys_count = entry->keys_count;
 	return true;
 }
 
@@ -90,19 +114,26 @@ static bool take_certificates(struct device *device, const struct entry *entry)
 	return true;
 }
 
+static void drop_address(struct devices *devices, struct device *device)
+{
+	if (!has_own_address(device))
+		return;
+	HASH_DELETE(by_address, devices->by_address, device);
+	free(device->address);
+	device->address = device->id;
+}
+
 static bool take_address(struct devices *devices, struct device *device, const struct entry *entry)
 {
 	struct text wanted = entry->address.length > 0 ? entry->address : entry->id;
-	if (device->address != NULL && strlen(device->address) == wanted.length &&
-			memcmp(device->address, wanted.at, wanted.length) == 0)
+	if (strlen(device->address) == wanted.length && memcmp(device->address, wanted.at, wanted.length) == 0)
+		return true;
+	drop_address(devices, device);
+	if (strlen(device->id) == wanted.length && memcmp(device->id, wanted.at, wanted.length) == 0)
 		return true;
 	char *address = strndup(wanted.at, wanted.length);
 	if (address == NULL)
 		return false;
-	if (device->address != NULL) {
-		HASH_DELETE(by_address, devices->by_address, device);
-		free(device->address);
-	}
 	device->address = address;
 	HASH_ADD_KEYPTR(by_address, devices->by_address, device->address, wanted.length, device);
 	return true;
@@ -114,6 +145,7 @@ static struct device *make(struct devices *devices, struct text id)
 	if (device == NULL)
 		return NULL;
 	memcpy(device->id, id.at, id.length);
+	device->address = device->id;
 	HASH_ADD(by_id, devices->by_id, id, (unsigned)id.length, device);
 	return device;
 }
@@ -134,11 +166,9 @@ struct device *device_apply(struct devices *devices, const struct entry *entry)
 
 void device_remove(struct devices *devices, struct device *device)
 {
+	drop_address(devices, device);
 	HASH_DELETE(by_id, devices->by_id, device);
-	if (device->address != NULL)
-		HASH_DELETE(by_address, devices->by_address, device);
 	forget_credentials(device);
-	free(device->address);
 	free(device);
 }
 
