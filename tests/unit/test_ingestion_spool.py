@@ -1,7 +1,7 @@
 """The reader of the spool: what comes out of a folder, whatever accidents happened to it."""
 
 import asyncio
-import os
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -121,7 +121,7 @@ async def test_a_place_in_a_segment_that_is_gone_means_the_next_one(spool: Spool
     first = spool.segment
     spool.begin_segment()
     spool.write_numbers(2)
-    (spool.folder / "place").write_text('{"segment":"%s","offset":40,"sequence":2}' % first.name)
+    (spool.folder / "place").write_text(json.dumps({"segment": first.name, "offset": 40, "sequence": 2}))
     first.unlink()
     assert [record.sequence for record in (await one_batch(spool.folder)).records] == [3, 4]
 
@@ -276,10 +276,10 @@ async def test_the_backlog_is_what_was_not_done_yet(spool: SpoolWriter) -> None:
 
 
 async def test_no_file_is_left_open(spool: SpoolWriter) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         spool.write_numbers(2)
         async with reading(spool.folder) as reader:
             await take(reader, 2)
         spool.begin_segment()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
