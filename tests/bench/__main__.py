@@ -6,10 +6,10 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import end_to_end, fleet_start, rest_reads
+from tests.bench import bench_ingestion, end_to_end, fleet_start, rest_reads
 from tests.bench.processes import rss_mb
 from tests.support.system import running_system
 
@@ -80,18 +80,31 @@ async def start_with_many() -> None:
         )
 
 
+def taking_in(_rate: float, _seconds: float) -> None:
+    """What ingestion alone costs."""
+    run = bench_ingestion.run(100_000)
+    rows = [("CPU a message", f"{run.cpu_us:.1f} us"), ("rate", f"{run.messages / run.seconds:.0f} /s")]
+    show("Ingestion from a full spool, SQLite log", rows)
+
+
+PARTS: dict[str, Callable[[float, float], None]] = {
+    "ingestion": taking_in,
+    "system": lambda rate, seconds: asyncio.run(whole_system(rate, seconds)),
+    "fleet": lambda _rate, _seconds: asyncio.run(start_with_many()),
+}
+
+
 def main() -> None:
     """Run all, or what is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["system", "fleet"], choices=["system", "fleet"])
+    parser.add_argument("--only", choices=sorted(PARTS), help="one part instead of all")
     parser.add_argument("--rate", type=float, default=2000, help="messages a second")
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    if "system" in arguments.what:
-        asyncio.run(whole_system(arguments.rate, arguments.seconds))
-    if "fleet" in arguments.what:
-        asyncio.run(start_with_many())
+    for name, part in PARTS.items():
+        if arguments.only in (None, name):
+            part(arguments.rate, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -105,14 +105,14 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="show where the time goes (slower)")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
-    show("as fast as it goes", run(arguments.messages, 0, profile))
-    show(f"at {arguments.rate:.0f}/s", run(int(arguments.rate * 10), arguments.rate, None))
+    show("as fast as it goes", run(arguments.messages, profile=profile))
+    show(f"at {arguments.rate:.0f}/s", run(int(arguments.rate * 10), arguments.rate))
     print(f"the payload rules alone: {check_us(PAYLOAD % 7):.2f} us")
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 
-def run(messages: int, rate: float, profile: cProfile.Profile | None) -> Run:
+def run(messages: int, rate: float = 0, profile: cProfile.Profile | None = None) -> Run:
     """One run in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="zdm-bench-") as folder:
         return uvloop.run(measure(Path(folder), messages, rate, profile))
