@@ -25,6 +25,7 @@ _WAITING_LIMIT = 1000  # callers whose writes may wait at once; the next ones wa
 _GROUP_LIMIT = 200  # writes committed together
 _DEADLINE_S = 20.0
 _READER_THREADS = 2
+_FREE_READERS = 8  # connections kept open for the next readers
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -61,11 +62,16 @@ class _Job(NamedTuple):
     answer: "asyncio.Future[Any]"
 
 
+_Outcome = tuple[_Job, Any, BaseException | None]
+
+
 class Writer:
     """Runs writes one after the other in a thread of its own; all that wait are one transaction."""
 
-    def __init__(self, path: Path, max_pages: int | None = None) -> None:
+    def __init__(self, path: Path, max_pages: int | None = None, deadline_s: float = _DEADLINE_S) -> None:
         self._loop = asyncio.get_running_loop()
+        self._deadline_s = deadline_s
+        self._closed = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._room = asyncio.Semaphore(_WAITING_LIMIT)
         with translated():
@@ -76,9 +82,15 @@ class Writer:
         self._thread.start()
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; its result once that is on disk. On an error nothing of it is kept."""
+        """Run `work` in a transaction; its result once that is on disk. On an error nothing of it is kept.
+
+        It is run once more when another one spoilt the transaction. A caller that is cancelled, or told that there was
+        no answer in time, cannot know: nothing is kept of what had not begun by then, what had may be.
+        """
         try:
-            async with asyncio.timeout(_DEADLINE_S), self._room:
+            async with asyncio.timeout(self._deadline_s), self._room:
+                if self._closed:
+                    raise Unavailable("The store is closed")
                 answer: asyncio.Future[T] = self._loop.create_future()
                 self._jobs.put(_Job(work, answer))
                 return await answer
@@ -86,7 +98,8 @@ class Writer:
             raise Unavailable("The store did not answer in time") from None
 
     async def close(self) -> None:
-        """Write what was accepted, then end."""
+        """Write what was accepted, then end; whoever comes or waits to be let in gets `Unavailable`."""
+        self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
@@ -112,28 +125,32 @@ class Writer:
                 return group, False
         return group, True
 
-    def _commit(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]]":
-        outcome = self._try_together(group)
-        if outcome is not None:
-            return outcome
+    def _commit(self, group: list[_Job]) -> list[_Outcome]:
+        outcomes = self._try_together(group)
+        if outcomes is not None:
+            return outcomes
         # One of them spoilt the transaction: each for itself, so that only the guilty one fails.
-        return [self._try_alone(job) for job in group]
+        return [outcome for job in group for outcome in self._try_alone(job)]
 
-    def _try_together(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]] | None":
+    def _try_together(self, group: list[_Job]) -> list[_Outcome] | None:
         try:
             with self._transaction():
-                return [(job, job.work(self._connection), None) for job in group]
+                return self._done(group)
         except Exception:  # noqa: BLE001 (whatever it is, `_try_alone` tells its owner)
             return None
 
-    def _try_alone(self, job: _Job) -> "tuple[_Job, Any, BaseException | None]":
+    def _try_alone(self, job: _Job) -> list[_Outcome]:
         try:
             with self._transaction():
-                return job, job.work(self._connection), None
+                return self._done([job])
         except sqlite3.Error as error:
-            return job, None, translation(error)
+            return [(job, None, translation(error))]
         except Exception as error:  # noqa: BLE001 (the caller's own; it gets it back)
-            return job, None, error
+            return [(job, None, error)]
+
+    def _done(self, group: list[_Job]) -> list[_Outcome]:
+        # Who has gone, or was told that it took too long, does not want it any more.
+        return [(job, job.work(self._connection), None) for job in group if not job.answer.done()]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -147,7 +164,7 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _answer(self, outcomes: "list[tuple[_Job, Any, BaseException | None]]") -> None:
+    def _answer(self, outcomes: list[_Outcome]) -> None:
         def tell() -> None:
             for job, result, error in outcomes:
                 if job.answer.done():
@@ -183,20 +200,27 @@ class Readers:
         try:
             yield connection
         finally:
-            if self._closed:
+            if self._closed or len(self._free) >= _FREE_READERS:
                 connection.close()
             else:
                 self._free.append(connection)
 
     async def on(self, connection: sqlite3.Connection, work: Work[T]) -> T:
         """Run `work` in a thread with `connection`, which no one else may use meanwhile."""
+        if self._closed:
+            raise Unavailable("The store is closed")
         with translated():
-            step = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
+            step = self._threads.submit(work, connection)
+            result = asyncio.wrap_future(step)
             try:
-                return await asyncio.shield(step)
+                return await asyncio.shield(result)
             except asyncio.CancelledError:
-                # The thread still holds the connection: let it finish before the connection is given back.
-                await asyncio.wait([step])
+                if not step.cancel():
+                    connection.interrupt()
+                # The connection may be given back only when the thread has let go of it.
+                while not result.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([result])
                 raise
 
     async def close(self) -> None:

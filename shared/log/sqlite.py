@@ -27,7 +27,7 @@ _PARTITION = 0
 # How long the appends of another process may go unnoticed, and a lock that has become free.
 _POLL_S = 0.25
 _TRIM_EVERY_S = 60.0
-_TRIM_LIMIT = 10_000
+_TRIM_LIMIT = 5_000
 _TOMBSTONE_S = 24 * 3600
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -59,7 +59,8 @@ class SqliteLog:
     async def subscribe(self, topic: Topic, group: str) -> AsyncIterator[Subscription]:
         """See the port."""
         table = await self._table(topic)
-        lock = self._path.with_name(f"{self._path.name}.locks") / f"{group}.{topic.name}.lock"
+        # No topic's name has an @: two pairs of topic and group never share a file.
+        lock = self._path.with_name(f"{self._path.name}.locks") / f"{topic.name}@{group}.lock"
         async with AsyncExitStack() as stack:
             member = _Member(self, topic, table, group, lock)
             stack.callback(member.leave)
@@ -90,7 +91,12 @@ class SqliteLog:
         """Every minute, forget what is older than its topic keeps. For ever."""
         while True:
             await asyncio.sleep(_TRIM_EVERY_S)
-            await self._writer.write(lambda connection: _trim(connection, int(time.time())))
+            await self.trim_now(int(time.time()))
+
+    async def trim_now(self, now: int) -> None:
+        """Forget what is too old at `now`, in bounded steps, so that appends get their turn in between."""
+        while await self._writer.write(lambda connection: _trim(connection, now)):
+            pass
 
     # For the members and readings below.
 
@@ -115,7 +121,11 @@ class SqliteLog:
 
     async def commit(self, topic: Topic, group: str, offset: int) -> None:
         """Remember that `group` is done with `offset` and all before."""
-        statement = "INSERT OR REPLACE INTO places (consumers, topic, offset) VALUES (?, ?, ?)"
+        # A late commit of earlier records takes nothing back.
+        statement = (
+            "INSERT INTO places (consumers, topic, offset) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET offset = max(offset, excluded.offset)"
+        )
         await self._writer.write(lambda connection: connection.execute(statement, (group, topic.name, offset)).rowcount)
 
     async def _table(self, topic: Topic) -> str:
@@ -224,6 +234,7 @@ def _make_table(connection: sqlite3.Connection, table: str, topic: Topic) -> Non
     )
     if topic.compacted:
         connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}.key" ON {table} (key)')
+        connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}.gone" ON {table} (at) WHERE value IS NULL')
 
 
 def _append(connection: sqlite3.Connection, table: str, records: Sequence[Record], now: int) -> None:
@@ -249,15 +260,24 @@ def _select(connection: sqlite3.Connection, table: str, after: int, limit: int) 
     return [StoredRecord._make(row) for row in connection.execute(query, (after, limit))]
 
 
-def _trim(connection: sqlite3.Connection, now: int) -> None:
-    """Drop what is too old, and old tombstones; never the newest record of a topic, which `end` goes by."""
+def _trim(connection: sqlite3.Connection, now: int) -> bool:
+    """Drop some of what is too old, and of old tombstones; whether there may be more.
+
+    Never the newest record of a topic, which `end` goes by.
+    """
+    more = False
     for name, retention_s in connection.execute("SELECT name, retention_s FROM topics").fetchall():
-        age, which = (_TOMBSTONE_S, "AND value IS NULL") if retention_s is None else (retention_s, "")
-        connection.execute(
-            f'DELETE FROM "{name}" WHERE offset IN (SELECT offset FROM "{name}" WHERE at < ? {which} '  # noqa: S608
-            f'AND offset < (SELECT max(offset) FROM "{name}") ORDER BY offset LIMIT ?)',
-            (now - age, _TRIM_LIMIT),
+        if retention_s is None:
+            before, oldest = now - _TOMBSTONE_S, f'SELECT offset FROM "{name}" WHERE value IS NULL ORDER BY at'  # noqa: S608
+        else:
+            # Records lie in the order of their times: looking at the first ones spares looking at all.
+            before, oldest = now - retention_s, f'SELECT offset FROM "{name}" ORDER BY offset'  # noqa: S608
+        statement = (
+            f'DELETE FROM "{name}" WHERE offset IN ({oldest} LIMIT {_TRIM_LIMIT}) '  # noqa: S608
+            f'AND at < ? AND offset < (SELECT max(offset) FROM "{name}")'
         )
+        more |= connection.execute(statement, (before,)).rowcount == _TRIM_LIMIT
+    return more
 
 
 def _touch(connection: sqlite3.Connection, now: int) -> None:
