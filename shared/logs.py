@@ -29,4 +29,6 @@ def configure(level: str, form: str) -> None:
 def _rendering(for_people: bool) -> list[Processor]:
     if for_people:
         return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    # Without the frames' variables: keys and passwords are among them.
+    without_secrets = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(without_secrets), structlog.processors.JSONRenderer()]
