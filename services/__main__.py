@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from services.gateway.domain.use_cases.first_account import FIRST_LOGIN
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import wire as wire_gateway
 from services.ingestion.settings import IngestionSettings
@@ -35,6 +36,8 @@ async def main(environment: Mapping[str, str]) -> None:
         ]
         door = await wire_gateway(gateway, platform, [route for service in others for route in service.routes])
         greeting = f"zDeviceManager is ready: http://localhost:{gateway.http_port}/docs"
+        if (note := platform.home / FIRST_LOGIN).exists():
+            greeting += f"\nFirst login: {note}"
         await run(installation, platform, [door.service, *others], [door.site], greeting=greeting)
 
 
