@@ -94,7 +94,7 @@ async def begin(installation: Installation) -> AsyncIterator[Platform]:
     """Logging and metrics set up, and the platform open."""
     logs.configure(installation.log_level, installation.log_format)
     # When a counter was made doubles the page and says nothing that `process_start_time_seconds` does not.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     async with open_platform(installation) as platform:
         yield platform
 
