@@ -1,11 +1,17 @@
 """Time, asked of someone so that tests can answer."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import time_ns
 from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# RFC 3339 5.6; the standard library reads week dates and other forms of ISO 8601 besides.
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
 
 # What the original writes where a date was never set.
 NEVER = "0001-01-01T00:00:00.000Z"
@@ -37,7 +43,8 @@ class SystemClock:
 
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not `strftime`: it leaves out the zeros before a year of less than four digits.
+    return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def rfc3339_ms(ms: int) -> str:
@@ -48,17 +55,24 @@ def rfc3339_ms(ms: int) -> str:
 
 def rfc3339_us(moment: datetime) -> str:
     """`2024-05-02T07:31:12.004518Z`: `created_at` in REST v3 (spec: glossary 3)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:
-    """An aware moment; raise `ValueError` when there is no valid date, time and zone."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"no time zone in {text!r}")
-    return moment.astimezone(UTC)
+    """An aware moment, beyond microseconds cut off; raise `ValueError` when there is no valid date, time and zone."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("must be a date and time with its zone, as RFC 3339 has it: 2024-05-02T08:00:05.250Z")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be within the years 1 to 9999, UTC") from None
 
 
 def to_ms(moment: datetime) -> int:
     """Milliseconds since 1970, rounded down."""
     return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def to_ms_up(moment: datetime) -> int:
+    """Milliseconds since 1970, rounded up: what is not before `moment` is not before this either."""
+    return -((EPOCH - moment) // timedelta(milliseconds=1))

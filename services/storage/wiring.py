@@ -3,7 +3,8 @@
 from functools import partial
 
 from services.storage.adapters.store import open_store
-from services.storage.entrypoints.consumer import consume_data
+from services.storage.domain.use_cases.keep_points import KeepPoints
+from services.storage.entrypoints.consumer import consume_data, consume_registry
 from services.storage.entrypoints.http import Handlers, routes
 from services.storage.settings import StorageSettings
 from shared.security.tenancy import Tenancy
@@ -16,5 +17,8 @@ async def wire(settings: StorageSettings, platform: Platform) -> Service:
     return Service(
         "storage",
         routes=routes(Handlers(points, Tenancy(platform.registry))),
-        workers=[Worker("storage-data", partial(consume_data, platform.log, points))],
+        workers=[
+            Worker("storage-data", partial(consume_data, platform.log, KeepPoints(points, platform.registry))),
+            Worker("storage-deletions", partial(consume_registry, platform.log, points)),
+        ],
     )

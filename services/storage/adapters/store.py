@@ -1,12 +1,16 @@
 """Data points in the document store.
 
 A point is one document under the id that the broker gave it, so a repeat is skipped. Its payload is text and comes
-back byte for byte. Two indexes serve the range reads: by workspace and time, by device and time; tags and fleets are
-filtered on the way, since they are asked for within one workspace or device.
+back byte for byte.
+
+Three indexes, each giving its points in the order in which they are asked for: of a workspace, of a tag in it, of a
+device. Several devices or tags are several readings, merged; fleets, and the tags of a device, are filtered on the way.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -16,15 +20,24 @@ from shared.clock import rfc3339_ms
 from shared.documents import Between, Collection, Document, Documents, In, Index, Schema, Where, every
 from shared.messages.devices import DataReceived
 
+_IN_ORDER = ("timestamp_device", "id")
 _POINTS = Schema(
     "storage_points",
-    (Index(("workspace_id", "timestamp_device")), Index(("device_id", "timestamp_device"))),
+    (
+        Index(("workspace_id", *_IN_ORDER)),
+        Index(("workspace_id", "tag", *_IN_ORDER)),
+        Index(("device_id", *_IN_ORDER)),
+    ),
     expires_at="expire_at",
 )
-_TAGS = Schema("storage_tags", (Index(("workspace_id", "tag")), Index(("device_id",))))
+_TAGS = Schema("storage_tags", (Index(("workspace_id", "tag")), Index(("device_id", "tag"))), expires_at="expire_at")
 
 _DAY_MS = 24 * 3600 * 1000
 _TAGS_REMEMBERED = 200_000
+_STEP = 250
+_STEPS_AT_ONCE = 2
+
+_place = itemgetter(*_IN_ORDER)
 
 
 class PointsStore:
@@ -34,8 +47,10 @@ class PointsStore:
         self._points = points
         self._tags = tags
         self._retention_ms = retention_days * _DAY_MS
-        # Tags that are known to be kept, so that a point of a known tag costs no write.
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # A store may open a connection, with a cache, for each reading that is under way; the others wait their turn.
+        self._turn = asyncio.Semaphore(_STEPS_AT_ONCE)
+        # Tags that are known to be kept, and until when, so that a point of a known tag costs no write.
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def add(self, points: Sequence[DataReceived]) -> int:
         """See the port."""
@@ -56,47 +71,112 @@ class PointsStore:
         }
 
     async def _remember_tags(self, points: Sequence[DataReceived]) -> None:
-        new = {
-            (point.device_id, point.tag): point.workspace_id
-            for point in points
-            if (point.device_id, point.tag) not in self._known
-        }
+        new: dict[tuple[str, str], Document] = {}
+        for point in points:
+            key, expires_at = (point.device_id, point.tag), point.timestamp_in + self._retention_ms
+            if self._known.get(key, 0) < expires_at:
+                new[key] = {
+                    "id": f"{point.device_id}/{point.tag}",
+                    "workspace_id": point.workspace_id,
+                    "device_id": point.device_id,
+                    "tag": point.tag,
+                    # Longer than its last point, so that it need not be written again for a day.
+                    "expire_at": expires_at + _DAY_MS,
+                }
         if not new:
             return
-        await self._tags.put_many(
-            [
-                {"id": f"{device}/{tag}", "workspace_id": workspace, "device_id": device, "tag": tag}
-                for (device, tag), workspace in new.items()
-            ]
-        )
-        self._known |= dict.fromkeys(new)
+        await self._tags.put_many(list(new.values()))
+        self._known |= {key: document["expire_at"] for key, document in new.items()}
         while len(self._known) > _TAGS_REMEMBERED:
             self._known.popitem(last=False)
 
     async def find(self, query: PointsQuery) -> AsyncIterator[bytes]:
         """See the port."""
-        order = "timestamp_device" if query.oldest_first else "-timestamp_device"
-        found = self._points.find(_where(query), order=[order], limit=query.size, skip=query.page * query.size)
+        if query.size == 0:
+            return
+        first, conditions = query.page * query.size, _conditions(query)
+        if len(conditions) == 1:
+            found, first = self._reading(conditions[0], query, skip=first), 0
+        else:
+            found = _merged([self._reading(where, query) for where in conditions], oldest_first=query.oldest_first)
+        number = 0
         async for document in found:
-            yield _rendered(document)
+            if number >= first:
+                yield _rendered(document)
+            number += 1
+            if number == first + query.size:
+                return
+
+    async def _reading(self, where: Where, query: PointsQuery, skip: int = 0) -> AsyncIterator[Document]:
+        """What meets `where`, in order and in short steps: a client that is slow to take it holds nothing open."""
+        order = _IN_ORDER if query.oldest_first else tuple(f"-{field}" for field in _IN_ORDER)
+        start, end = query.start, query.end
+        # A step begins with the time at which the last one ended: `again` points of that time are read once more.
+        last: tuple[int, str] | None = None
+        again = 0
+        while True:
+            limit = min(_STEP, query.size) + again
+            bounded = {**where, "timestamp_device": Between(start, end)}
+            async with self._turn:
+                found = [one async for one in self._points.find(bounded, order=order, limit=limit, skip=skip)]
+            for document in found:
+                if last is None or _follows(document, last, oldest_first=query.oldest_first):
+                    yield document
+            if len(found) < limit:
+                return
+            skip, last = 0, _place(found[-1])
+            again = sum(document["timestamp_device"] == last[0] for document in found)
+            start, end = (last[0], end) if query.oldest_first else (start, last[0] + 1)
 
     async def tags(self, workspace_id: str, device_id: str | None) -> Sequence[str]:
         """See the port."""
-        where: Where = {"workspace_id": workspace_id} if device_id is None else {"device_id": device_id}
-        return sorted({document["tag"] for document in await every(self._tags, where)})
+        where: dict[str, Any] = {"workspace_id": workspace_id} if device_id is None else {"device_id": device_id}
+        tags: list[str] = []
+        # Each step leaps to the next tag: most of a workspace's devices send the same ones.
+        while found := await every(self._tags, where, ["tag"], _STEP):
+            tags += dict.fromkeys(document["tag"] for document in found)
+            where["tag"] = Between(at_least=tags[-1] + "\0")
+        return tags
+
+    async def forget(self, owner_id: str) -> int:
+        """See the port."""
+        count = 0
+        for field in ("device_id", "workspace_id"):
+            where: Where = {field: owner_id}
+            while found := await every(self._points, where, limit=_STEP):
+                count += await self._points.delete_many({"id": In([document["id"] for document in found])})
+            await self._tags.delete_many(where)
+        return count
 
 
-def _where(query: PointsQuery) -> Where:
+def _conditions(query: PointsQuery) -> list[Where]:
+    """One for each reading; none of them matches what another does."""
     where: dict[str, Any] = {"workspace_id": query.workspace_id}
-    if query.devices:
-        where["device_id"] = query.devices[0] if len(query.devices) == 1 else In(query.devices)
-    if query.tags:
-        where["tag"] = In(query.tags)
     if query.fleets:
         where["fleet_id"] = In(query.fleets)
-    if query.start is not None or query.end is not None:
-        where["timestamp_device"] = Between(query.start, query.end)
-    return where
+    if query.devices:
+        if query.tags:
+            where["tag"] = In(query.tags)
+        return [{**where, "device_id": device} for device in dict.fromkeys(query.devices)]
+    if query.tags:
+        return [{**where, "tag": tag} for tag in dict.fromkeys(query.tags)]
+    return [where]
+
+
+def _follows(document: Document, last: tuple[int, str], *, oldest_first: bool) -> bool:
+    return bool(_place(document) > last) if oldest_first else bool(_place(document) < last)
+
+
+async def _merged(readings: Sequence[AsyncIterator[Document]], *, oldest_first: bool) -> AsyncIterator[Document]:
+    heads = [(head, reading) for reading in readings if (head := await anext(reading, None)) is not None]
+    choose = min if oldest_first else max
+    while heads:
+        chosen = choose(heads, key=lambda head: _place(head[0]))
+        document, reading = chosen
+        yield document
+        heads.remove(chosen)
+        if (head := await anext(reading, None)) is not None:
+            heads.append((head, reading))
 
 
 def _rendered(document: Document) -> bytes:

@@ -21,3 +21,7 @@ class Points(Protocol):
     async def tags(self, workspace_id: str, device_id: str | None) -> Sequence[str]:
         """All tags of a workspace, or of one device, in order."""
         ...
+
+    async def forget(self, owner_id: str) -> int:
+        """Drop all of a device or workspace, in bounded steps; how many points there were. Safe to repeat."""
+        ...

@@ -1,15 +1,16 @@
-"""Data points from the log into the store."""
+"""What drives storage: data points from the log into the store, and deletions that the registry tells of."""
 
 from collections.abc import Sequence
 
 import structlog
 
 from services.storage.domain.ports import Points
-from services.storage.metrics import REFUSED, REPEATED, STORED
+from services.storage.domain.use_cases.keep_points import KeepPoints
+from services.storage.metrics import FORGOTTEN, REFUSED, REPEATED, STORED
 from shared.errors import Refused
 from shared.log import Log, StoredRecord
 from shared.messages.devices import DataReceived
-from shared.messages.topics import DATA
+from shared.messages.topics import DATA, REGISTRY
 
 logger = structlog.get_logger()
 
@@ -17,16 +18,28 @@ GROUP = "storage"
 _BATCH = 2000
 
 
-async def consume_data(log: Log, points: Points) -> None:
+async def consume_data(log: Log, keep: KeepPoints) -> None:
     """Store, then commit. For ever."""
     async with log.subscribe(DATA, GROUP) as records:
         while True:
             batch = await records.fetch(_BATCH)
             received = _received(batch)
             if received:
-                new = await points.add(received)
-                STORED.inc(new)
-                REPEATED.inc(len(received) - new)
+                kept = await keep(received)
+                STORED.inc(kept.new)
+                REPEATED.inc(len(received) - kept.new)
+                FORGOTTEN.inc(kept.forgotten)
+            await records.commit(batch)
+
+
+async def consume_registry(log: Log, points: Points) -> None:
+    """Forget what deleted devices and workspaces had, then commit. For ever."""
+    async with log.subscribe(REGISTRY, GROUP) as records:
+        while True:
+            batch = await records.fetch(_BATCH)
+            for record in batch:
+                if record.value is None:
+                    FORGOTTEN.inc(await points.forget(record.key))
             await records.commit(batch)
 
 

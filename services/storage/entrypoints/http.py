@@ -1,36 +1,41 @@
 """Storage's operations (spec: rest-v3 8.9 and 9)."""
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from services.storage.domain.points import SIZE_LIMIT, PointsQuery
 from services.storage.domain.ports import Points
-from shared.clock import parse_rfc3339, to_ms
+from shared.clock import parse_rfc3339, to_ms_up
 from shared.http.dispatch import json_list
 from shared.http.routes import Answer, Nothing, Request, Route, Stream
 from shared.security.tenancy import Tenancy
+
+_LOST_PLUS = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
+
+
+def _moment(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    # A plus sign that was not encoded arrives as a space.
+    return to_ms_up(parse_rfc3339(_LOST_PLUS.sub("+", text)))
+
+
+Moment = Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class DataQuery(BaseModel):
     """Which points, and in which order."""
 
-    start: int | None = Field(None, description="RFC 3339, inclusive", json_schema_extra={"type": "string"})
-    end: int | None = Field(None, description="RFC 3339, exclusive", json_schema_extra={"type": "string"})
+    start: Moment | None = Field(None, description="RFC 3339, inclusive")
+    end: Moment | None = Field(None, description="RFC 3339, exclusive")
     from_: int = Field(0, alias="from", ge=0, le=1_000_000_000, description="Page, from 0")
     size: int = Field(100, ge=0, le=SIZE_LIMIT, description="Points a page")
     sort: Literal["timestamp_device", "-timestamp_device"] = Field("-timestamp_device", description="-: newest first")
     tag: list[str] = Field(default_factory=list, max_length=100)
     device: list[str] = Field(default_factory=list, max_length=100)
     fleet: list[str] = Field(default_factory=list, max_length=100)
-
-    @field_validator("start", "end", mode="before")
-    @classmethod
-    def _moment(cls, text: object) -> object:
-        if not isinstance(text, str):
-            return text
-        # A plus sign that was not encoded arrives as a space.
-        return to_ms(parse_rfc3339(text.replace(" ", "+")))
 
 
 class TagsQuery(BaseModel):
