@@ -55,7 +55,7 @@ static inline void count(enum counter counter)
 	counters[counter]++;
 }
 
-/* Replace `path` if anything changed since the last call. */
+/* Write `path` anew if anything changed since the last call. */
 bool counters_save(const char *path);
 
 #endif
