@@ -14,6 +14,8 @@ from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+# As from a terminal: whoever started the tests in the background had Ctrl-C ignored, and a shell cannot undo that.
+RUN = ("env", "--default-signal=INT", str(ROOT / "deploy/local/run"))
 EMAIL = "admin@example.org"
 PASSWORD = "correct horse battery staple"
 _READY_S = 30.0
@@ -81,7 +83,7 @@ class System:
         self.home.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                ROOT / "deploy/local/run", cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                *RUN, cwd=ROOT, env=self.environment, stdout=log, stderr=log
             )
 
     async def start(self) -> Self:
