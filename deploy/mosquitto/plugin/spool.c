@@ -93,21 +93,29 @@ static void scan(struct spool *spool, uint64_t first)
 	close(file);
 }
 
-static bool take_id(struct spool *spool)
+static bool draw_id(struct spool *spool, const char *path)
+{
+	char draft[SPOOL_PATH];
+	FILE *file = path_in(spool, "id.new", draft) ? fopen(draft, "w") : NULL;
+	if (file == NULL)
+		return false;
+	bool written = RAND_bytes(spool->id, SPOOL_ID) == 1;
+	for (int i = 0; i < SPOOL_ID; i++)
+		fprintf(file, "%02x", spool->id[i]);
+	fprintf(file, "\n");
+	written = fflush(file) == 0 && fsync(fileno(file)) == 0 && written;
+	return fclose(file) == 0 && written && rename(draft, path) == 0;
+}
+
+/* Numbers begin anew where no segment is left, and must not be taken for those that were given before. */
+static bool take_id(struct spool *spool, bool anew)
 {
 	char path[SPOOL_PATH], text[2 * SPOOL_ID + 2] = {0};
 	if (!path_in(spool, "id", path))
 		return false;
-	FILE *file = fopen(path, "r");
-	if (file == NULL) {
-		if (RAND_bytes(spool->id, SPOOL_ID) != 1 || (file = fopen(path, "w")) == NULL)
-			return false;
-		for (int i = 0; i < SPOOL_ID; i++)
-			fprintf(file, "%02x", spool->id[i]);
-		fprintf(file, "\n");
-		bool written = fflush(file) == 0 && fsync(fileno(file)) == 0;
-		return fclose(file) == 0 && written;
-	}
+	FILE *file = anew ? NULL : fopen(path, "r");
+	if (file == NULL)
+		return draw_id(spool, path);
 	bool read = fread(text, 1, sizeof text - 1, file) >= 2 * SPOOL_ID;
 	fclose(file);
 	for (int i = 0; read && i < SPOOL_ID; i++) {
@@ -222,9 +230,8 @@ static bool fail(char *error, size_t room, const char *what)
 	return false;
 }
 
-static bool begin(struct spool *spool, uint64_t now_ms)
+static bool begin(struct spool *spool, uint64_t newest, uint64_t now_ms)
 {
-	uint64_t newest = survey(spool);
 	spool->next = 1;
 	if (newest > 0) {
 		scan(spool, newest);
@@ -262,9 +269,10 @@ bool spool_open(
 	spool->lock = path_in(spool, "writer.lock", path) ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
 	if (spool->lock < 0 || flock(spool->lock, LOCK_EX | LOCK_NB) != 0)
 		return fail(error, room, "another broker writes to this spool");
-	if (!take_id(spool))
+	uint64_t newest = survey(spool);
+	if (!take_id(spool, newest == 0))
 		return fail(error, room, "cannot read or make the spool's id");
-	if (!begin(spool, now_ms))
+	if (!begin(spool, newest, now_ms))
 		return fail(error, room, "cannot begin a segment");
 	if (pthread_create(&spool->syncer, NULL, keep_synced, spool) != 0)
 		return fail(error, room, "cannot start the thread that syncs");
@@ -276,7 +284,7 @@ bool spool_open(
 static size_t lay_out(const struct spool *spool, const struct record *record, uint8_t meta[META_LIMIT])
 {
 	size_t length = FRAME_HEADER + FIXED + 2 + record->device.length + 2 + record->detail.length;
-	if (length > META_LIMIT || length + record->payload_length > FRAME_LIMIT)
+	if (length > META_LIMIT || record->payload_length > FRAME_LIMIT - length)
 		return 0;
 	uint8_t *at = meta + FRAME_HEADER;
 	*at++ = (uint8_t)record->kind;
@@ -314,9 +322,9 @@ bool spool_append(struct spool *spool, const struct record *record, uint64_t *se
 	memcpy(&pieces[1].iov_base, &record->payload, sizeof(void *)); /* writev only reads */
 	ssize_t written = writev(spool->file, pieces, record->payload_length > 0 ? 2 : 1);
 	if (written != (ssize_t)length) {
-		/* Part of a record would be taken for damage: back to the last good end. */
+		/* Part of a record would be taken for damage: back to the last good end, or nothing more into this segment. */
 		if (written > 0 && ftruncate(spool->file, (off_t)spool->size) != 0)
-			rotate(spool);
+			spool->size = spool->limits.segment_bytes;
 		return false;
 	}
 	spool->size += length;
