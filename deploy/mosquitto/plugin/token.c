@@ -89,6 +89,13 @@ static int der_signature(const uint8_t *raw, uint8_t **der)
 	return length;
 }
 
+static bool is_p256(const EVP_PKEY *key)
+{
+	char group[32];
+	return key != NULL && EVP_PKEY_base_id(key) == EVP_PKEY_EC &&
+		EVP_PKEY_get_group_name(key, group, sizeof group, NULL) == 1 && strcmp(group, SN_X9_62_prime256v1) == 0;
+}
+
 static bool signed_es256(const struct key *key, const char *input, size_t length, const uint8_t *signature, int size)
 {
 	if (size != RAW_SIGNATURE)
@@ -98,8 +105,7 @@ static bool signed_es256(const struct key *key, const char *input, size_t length
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	uint8_t *der = NULL;
 	int der_length = der_signature(signature, &der);
-	bool good = public_key != NULL && context != NULL && der_length > 0 &&
-		EVP_PKEY_base_id(public_key) == EVP_PKEY_EC &&
+	bool good = is_p256(public_key) && context != NULL && der_length > 0 &&
 		EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, public_key) == 1 &&
 		EVP_DigestVerify(context, der, (size_t)der_length, (const uint8_t *)input, length) == 1;
 	OPENSSL_free(der);
