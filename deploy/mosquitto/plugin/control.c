@@ -14,8 +14,13 @@ static void answer_hello(const struct control *control, struct frame frame, stru
 	/* In the middle of a full sync nothing else will do than a new one. */
 	const char *log_id = knowledge->syncing ? "" : knowledge->log_id;
 	read_u8(&reader);
+	uint64_t request = read_u64(&reader);
+	if (reader.failed || reader.left > 0) {
+		count(COUNT_CONTROL_MALFORMED);
+		return;
+	}
 	size_t mark = begin_frame(answer, 'h');
-	write_u64(answer, read_u64(&reader));
+	write_u64(answer, request);
 	write_text(answer, log_id, strlen(log_id));
 	write_u64(answer, knowledge->place);
 	write_u64(answer, HASH_CNT(by_id, knowledge->devices.by_id));
@@ -28,8 +33,8 @@ static void answer_apply(struct control *control, struct frame frame, struct wri
 	const struct knowledge *knowledge = control->knowledge;
 	uint64_t request = 0;
 	enum applied applied = knowledge_apply(control->knowledge, frame, &request);
-	if (applied == APPLY_DONE && control->snapshot != NULL && !snapshot_append(control->snapshot, frame))
-		applied = APPLY_FAILED;
+	if (applied == APPLY_DONE && control->snapshot != NULL)
+		snapshot_append(control->snapshot, frame);
 	if (applied == APPLY_GAP)
 		count(COUNT_CONTROL_GAP);
 	if (applied == APPLY_MALFORMED)
@@ -42,13 +47,15 @@ static void answer_apply(struct control *control, struct frame frame, struct wri
 	end_frame(answer, mark);
 }
 
-static bool read_down(struct reader *reader, struct down *down)
+static void read_down(struct reader *reader, struct down *down)
 {
 	down->id = read_text(reader);
 	down->device = read_text(reader);
 	down->payload_length = read_u32(reader);
 	down->payload = read_bytes(reader, down->payload_length);
-	return !reader->failed;
+	/* What the spool could never note. */
+	if (down->id.length > NAME_LIMIT || down->device.length > NAME_LIMIT)
+		reader->failed = true;
 }
 
 static enum sent send_all(struct control *control, struct reader reader)

@@ -27,6 +27,7 @@
 	X(DENIED_TOPIC, "publishes_refused_total{reason=\"topic\"}") \
 	X(DENIED_RATE, "publishes_refused_total{reason=\"rate\"}") \
 	X(DENIED_SPOOL, "publishes_refused_total{reason=\"spool\"}") \
+	X(DENIED_SESSION, "publishes_refused_total{reason=\"session_over\"}") \
 	X(DENIED_SUBSCRIBE, "subscribes_refused_total") \
 	X(RETAIN_DROPPED, "retain_flags_dropped_total") \
 	X(HANDED_LIVE, "handed_over_total{to=\"live\"}") \
@@ -39,7 +40,8 @@
 	X(SESSIONS, "sessions") \
 	X(SPOOL_BYTES, "spool_bytes") \
 	X(SPOOL_SEGMENTS, "spool_segments") \
-	X(SPOOL_REFUSING, "spool_refusing")
+	X(SPOOL_REFUSING, "spool_refusing") \
+	X(SNAPSHOT_BEHIND, "snapshot_behind")
 
 enum counter {
 #define X(name, text) COUNT_##name,

@@ -40,16 +40,23 @@ static bool has_own_address(const struct device *device)
 	return device->address != device->id;
 }
 
-struct device *device_at(const struct devices *devices, const char *address, size_t length)
+struct device *address_holder(const struct devices *devices, struct text address)
 {
 	struct device *found;
-	HASH_FIND(by_address, devices->by_address, address, length, found);
-	if (found == NULL) {
-		found = device_find(devices, address, length);
-		if (found != NULL && has_own_address(found))
-			found = NULL;
-	}
+	HASH_FIND(by_address, devices->by_address, address.at, address.length, found);
 	return found;
+}
+
+struct device *device_at(const struct devices *devices, const char *address, size_t length)
+{
+	/* The id first: no address, whoever was given it, takes an id away from its device. */
+	struct device *found = device_find(devices, address, length);
+	return found == NULL || has_own_address(found) ? address_holder(devices, (struct text){address, length}) : found;
+}
+
+struct text entry_address(const struct entry *entry)
+{
+	return entry->address.length > 0 ? entry->address : entry->id;
 }
 
 static void forget_credentials(struct device *device)
@@ -114,7 +121,7 @@ static bool take_certificates(struct device *device, const struct entry *entry)
 	return true;
 }
 
-static void drop_address(struct devices *devices, struct device *device)
+void drop_address(struct devices *devices, struct device *device)
 {
 	if (!has_own_address(device))
 		return;
@@ -123,13 +130,23 @@ static void drop_address(struct devices *devices, struct device *device)
 	device->address = device->id;
 }
 
+static bool is(const char *string, struct text text)
+{
+	return strlen(string) == text.length && memcmp(string, text.at, text.length) == 0;
+}
+
+bool has_address(const struct device *device, struct text address)
+{
+	return is(device->address, address);
+}
+
 static bool take_address(struct devices *devices, struct device *device, const struct entry *entry)
 {
-	struct text wanted = entry->address.length > 0 ? entry->address : entry->id;
-	if (strlen(device->address) == wanted.length && memcmp(device->address, wanted.at, wanted.length) == 0)
+	struct text wanted = entry_address(entry);
+	if (has_address(device, wanted))
 		return true;
 	drop_address(devices, device);
-	if (strlen(device->id) == wanted.length && memcmp(device->id, wanted.at, wanted.length) == 0)
+	if (is(device->id, wanted))
 		return true;
 	char *address = strndup(wanted.at, wanted.length);
 	if (address == NULL)

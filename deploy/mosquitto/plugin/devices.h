@@ -66,7 +66,14 @@ struct devices {
 
 struct device *device_find(const struct devices *devices, const char *id, size_t length);
 struct device *device_at(const struct devices *devices, const char *address, size_t length);
-/* Make or replace; NULL when memory ran out. State REMOVED keeps the device, disabled, for the caller to remove. */
+/* Who has it as an address of its own. */
+struct device *address_holder(const struct devices *devices, struct text address);
+struct text entry_address(const struct entry *entry);
+bool has_address(const struct device *device, struct text address);
+/* Back to its id. */
+void drop_address(struct devices *devices, struct device *device);
+/* Make or replace; NULL when memory ran out. No other device may hold the address. State REMOVED keeps the device, disabled,
+ * for the caller to remove. */
 struct device *device_apply(struct devices *devices, const struct entry *entry);
 void device_remove(struct devices *devices, struct device *device);
 void devices_free(struct devices *devices);

@@ -102,14 +102,28 @@ static bool write_disconnected(struct device *device, uint64_t session, const ch
 	return spool_append(&plugin.spool, &record, &sequence);
 }
 
-static void session_ended(struct device *device, const char *reason)
+static void forget_session(struct device *device)
 {
 	count(COUNT_DISCONNECTS);
 	counters[COUNT_SESSIONS]--;
-	if (!write_disconnected(device, device->session, reason))
-		device->owed_session = device->session;
 	device->client = NULL;
 	device->leaving = NULL;
+}
+
+static void session_ended(struct device *device, const char *reason)
+{
+	if (!write_disconnected(device, device->session, reason))
+		device->owed_session = device->session;
+	forget_session(device);
+}
+
+/* False when it cannot be written: the former session then goes on. */
+static bool take_over(struct device *device)
+{
+	if (!write_disconnected(device, device->session, "taken_over"))
+		return false;
+	forget_session(device);
+	return true;
 }
 
 static bool session_began(struct device *device, const struct mosquitto *client, const struct credential *credential)
@@ -117,8 +131,9 @@ static bool session_began(struct device *device, const struct mosquitto *client,
 	char detail[512], what[2 * FINGERPRINT + 1];
 	if (device->owed_session != 0 && write_disconnected(device, device->owed_session, "closed"))
 		device->owed_session = 0;
-	if (device->client != NULL)
-		session_ended(device, "taken_over");
+	bool former = device->client != NULL;
+	if (former && !take_over(device))
+		return false;
 	if (credential->by_certificate)
 		for (int i = 0; i < FINGERPRINT; i++)
 			snprintf(what + (ptrdiff_t)2 * i, 3, "%02x", credential->fingerprint[i]);
@@ -133,8 +148,12 @@ static bool session_began(struct device *device, const struct mosquitto *client,
 		.device = text_of(device->id),
 		.detail = text_of(detail),
 	};
-	if (!spool_append(&plugin.spool, &record, &device->session))
+	if (!spool_append(&plugin.spool, &record, &device->session)) {
+		/* The former session has ended, and this one does not begin. */
+		if (former)
+			mosquitto_kick_client_by_clientid(device->address, false);
 		return false;
+	}
 	device->client = client;
 	device->used = *credential;
 	device->leaving = NULL;
@@ -275,17 +294,30 @@ static int deny(enum counter why)
 	return MOSQ_ERR_ACL_DENIED;
 }
 
+static int service_may(const struct mosquitto_evt_acl_check *asked)
+{
+	bool allowed = (asked->access == MOSQ_ACL_WRITE && strcmp(asked->topic, CONTROL_TOPIC) == 0) ||
+		(asked->access == MOSQ_ACL_READ && strcmp(asked->topic, ANSWER_TOPIC) == 0);
+	return allowed ? MOSQ_ERR_SUCCESS : deny(COUNT_DENIED_TOPIC);
+}
+
+/* Of a session that is over: its will, or what it sent before the broker closed it. A publish that is denied is
+ * acknowledged; one that fails is not, and the connection is closed. */
+static int too_late(void)
+{
+	count(COUNT_DENIED_SESSION);
+	return MOSQ_ERR_AUTH;
+}
+
 static int on_acl_check(int event, void *data, void *userdata)
 {
 	struct mosquitto_evt_acl_check *asked = data;
 	const char *rest, *id = mosquitto_client_id(asked->client);
 	struct device *device = device_of(asked->client);
-	if (device == NULL) {
-		bool service = id != NULL && is_service(id) && over_unix_socket(asked->client);
-		bool allowed = service && ((asked->access == MOSQ_ACL_WRITE && strcmp(asked->topic, CONTROL_TOPIC) == 0) ||
-			(asked->access == MOSQ_ACL_READ && strcmp(asked->topic, ANSWER_TOPIC) == 0));
-		return allowed ? MOSQ_ERR_SUCCESS : deny(COUNT_DENIED_TOPIC);
-	}
+	if (device == NULL && id != NULL && is_service(id) && over_unix_socket(asked->client))
+		return service_may(asked);
+	if (device == NULL)
+		return asked->access == MOSQ_ACL_WRITE ? too_late() : MOSQ_ERR_ACL_DENIED;
 	switch (asked->access) {
 	case MOSQ_ACL_WRITE:
 		return may_publish(device, asked->topic, &rest) ? MOSQ_ERR_SUCCESS : deny(COUNT_DENIED_TOPIC);
@@ -329,7 +361,9 @@ static int on_message(int event, void *data, void *userdata)
 	struct device *device = device_of(message->client);
 	char topic[TOPIC_LIMIT];
 	const char *rest = NULL;
-	if (device == NULL || !may_publish(device, message->topic, &rest))
+	if (device == NULL)
+		return too_late();
+	if (!may_publish(device, message->topic, &rest))
 		return deny(COUNT_DENIED_TOPIC);
 	size_t length = inner_topic(device, message->topic, rest, topic);
 	if (length == 0)
@@ -438,6 +472,7 @@ static int on_tick(int event, void *data, void *userdata)
 	counters[COUNT_SPOOL_BYTES] = plugin.spool.total;
 	counters[COUNT_SPOOL_SEGMENTS] = plugin.spool.segments;
 	counters[COUNT_SPOOL_REFUSING] = plugin.spool.refusing;
+	counters[COUNT_SNAPSHOT_BEHIND] = plugin.snapshot.behind;
 	counters_save(plugin.counters);
 	return MOSQ_ERR_SUCCESS;
 }

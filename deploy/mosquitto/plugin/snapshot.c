@@ -56,11 +56,34 @@ static void tell(const struct knowledge *knowledge, struct device *device)
 		knowledge->changed(device, knowledge->context);
 }
 
+/* End its session, whatever its state. */
+static void cut(const struct knowledge *knowledge, struct device *device)
+{
+	enum state state = device->state;
+	device->state = DISABLED;
+	tell(knowledge, device);
+	device->state = state;
+}
+
+/* A session lives under the address it came with, and of two devices with one address the latest has it. */
+static void make_way(struct knowledge *knowledge, struct device *known, const struct entry *entry)
+{
+	struct text address = entry_address(entry);
+	struct device *holder = address_holder(&knowledge->devices, address);
+	if (known != NULL && !has_address(known, address))
+		cut(knowledge, known);
+	if (holder != NULL && holder != known) {
+		cut(knowledge, holder);
+		drop_address(&knowledge->devices, holder);
+	}
+}
+
 static bool apply_entry(struct knowledge *knowledge, const struct entry *entry)
 {
 	struct device *known = device_find(&knowledge->devices, entry->id.at, entry->id.length);
 	if (known == NULL && entry->state == REMOVED)
 		return true;
+	make_way(knowledge, known, entry);
 	struct device *device = device_apply(&knowledge->devices, entry);
 	if (device == NULL)
 		return false;
@@ -113,31 +136,32 @@ enum applied knowledge_apply(struct knowledge *knowledge, struct frame body, uin
 	return APPLY_DONE;
 }
 
-static void load_place(struct knowledge *knowledge, struct frame frame)
+/* How many devices follow. */
+static uint64_t load_place(struct knowledge *knowledge, struct reader reader)
 {
-	struct reader reader = reader_over(frame.body, frame.length);
-	read_u8(&reader);
 	struct text log_id = read_text(&reader);
-	uint64_t place = read_u64(&reader);
+	uint64_t place = read_u64(&reader), devices = read_u64(&reader);
 	if (reader.failed || log_id.length > LOG_ID_LIMIT)
-		return;
+		return UINT64_MAX;
 	memcpy(knowledge->log_id, log_id.at, log_id.length);
 	knowledge->log_id[log_id.length] = 0;
 	knowledge->place = place;
+	return devices;
 }
 
-static void load_frame(struct knowledge *knowledge, struct frame frame)
+/* `missing`: devices that the place stands for and that have not come yet. */
+static void load_frame(struct knowledge *knowledge, struct frame frame, uint64_t *missing)
 {
 	struct reader reader = reader_over(frame.body, frame.length);
 	struct entry entry;
 	uint64_t request;
 	switch (read_u8(&reader)) {
 	case 'P':
-		load_place(knowledge, frame);
+		*missing = load_place(knowledge, reader);
 		break;
 	case 'E':
-		if (read_entry(&reader, &entry))
-			apply_entry(knowledge, &entry);
+		if (read_entry(&reader, &entry) && apply_entry(knowledge, &entry) && *missing > 0)
+			--*missing;
 		break;
 	case 'A':
 		knowledge_apply(knowledge, frame, &request);
@@ -154,12 +178,14 @@ static uint64_t load(int file, uint64_t size, struct knowledge *knowledge)
 	if (data == MAP_FAILED)
 		return 0;
 	struct reader reader = reader_over(data, size);
-	uint64_t whole = 0;
+	uint64_t whole = 0, missing = 0;
 	for (struct frame frame; (frame = read_frame(&reader)).body != NULL;) {
-		load_frame(knowledge, frame);
+		load_frame(knowledge, frame, &missing);
 		whole = size - reader.left;
 	}
 	munmap(data, size);
+	if (missing > 0)
+		knowledge->log_id[0] = 0;
 	return whole;
 }
 
@@ -189,19 +215,20 @@ static bool write_all(int file, const uint8_t *data, size_t length)
 	return true;
 }
 
-bool snapshot_append(struct snapshot *snapshot, struct frame body)
+void snapshot_append(struct snapshot *snapshot, struct frame body)
 {
 	struct writer writer = {0};
+	if (snapshot->behind)
+		return;
 	size_t mark = begin_frame(&writer, body.body[0]);
 	write_bytes(&writer, body.body + 1, body.length - 1);
 	end_frame(&writer, mark);
 	bool written = !writer.failed && write_all(snapshot->file, writer.data, writer.length);
 	if (written)
 		snapshot->size += writer.length;
-	else if (ftruncate(snapshot->file, (off_t)snapshot->size) != 0)
-		written = false;
+	else
+		snapshot->behind = true;
 	writer_free(&writer);
-	return written;
 }
 
 static bool write_whole(int file, const struct knowledge *knowledge, uint64_t *size)
@@ -226,7 +253,8 @@ static bool write_whole(int file, const struct knowledge *knowledge, uint64_t *s
 bool snapshot_tidy(struct snapshot *snapshot, const struct knowledge *knowledge)
 {
 	char draft[sizeof snapshot->path + 4];
-	if (knowledge->syncing || snapshot->size < TIDY_FROM || snapshot->size < snapshot->rewritten * TIDY_GROWTH)
+	bool grown = snapshot->size >= TIDY_FROM && snapshot->size >= snapshot->rewritten * TIDY_GROWTH;
+	if (knowledge->syncing || !(grown || snapshot->behind))
 		return true;
 	snprintf(draft, sizeof draft, "%s.new", snapshot->path);
 	int file = open(draft, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
@@ -241,6 +269,7 @@ bool snapshot_tidy(struct snapshot *snapshot, const struct knowledge *knowledge)
 	close(snapshot->file);
 	snapshot->file = file;
 	snapshot->size = snapshot->rewritten = size;
+	snapshot->behind = false;
 	return true;
 }
 

@@ -26,13 +26,15 @@ struct snapshot {
 	char path[4096];
 	int file;
 	uint64_t size, rewritten;
+	bool behind; /* a change could not be written: nothing more is, until all of it can be */
 };
 
-/* Read the file, as far as it is whole, into `knowledge`, and be ready to append. */
+/* Read the file, as far as it is whole, into `knowledge`, and be ready to append. Where devices are missing from it, those
+ * that are there count, and the log id is left empty: a full sync is needed. */
 bool snapshot_open(struct snapshot *snapshot, const char *path, struct knowledge *knowledge);
-/* Append an `A` frame that was applied. */
-bool snapshot_append(struct snapshot *snapshot, struct frame body);
-/* Write it anew when it has grown well past what is live. Call now and then. */
+/* Append an `A` frame that was applied. Where that fails the file is an older state, and `behind` is set. */
+void snapshot_append(struct snapshot *snapshot, struct frame body);
+/* Write it anew when it has grown well past what is live, or is behind. Call now and then. */
 bool snapshot_tidy(struct snapshot *snapshot, const struct knowledge *knowledge);
 void snapshot_close(struct snapshot *snapshot);
 
