@@ -1,4 +1,4 @@
-"""What integrations counts: enqueued = delivered + parked + dropped + what is waiting."""
+"""What integrations counts: enqueued = delivered + parked + dropped + what is waiting (looked up every ten seconds)."""
 
 from prometheus_client import Counter, Gauge
 

@@ -8,6 +8,7 @@ from services.integrations.domain.use_cases.deliver import Deliver
 from services.integrations.domain.use_cases.directory import Directory
 from services.integrations.domain.use_cases.enqueue import Enqueue
 from services.integrations.domain.use_cases.manage import Manage
+from services.integrations.domain.use_cases.sweep import Sweep
 from services.integrations.domain.verdict import BackOff
 from services.integrations.entrypoints.consumer import consume_data
 from services.integrations.entrypoints.dispatcher import Dispatcher
@@ -23,7 +24,7 @@ async def wire(settings: IntegrationsSettings, platform: Platform) -> Service:
     """Ready to queue and to send."""
     clock, ids = platform.clock, platform.ids
     policy = OutboundPolicy(settings.outbound_allow, settings.outbound_deny)
-    outbound = Outbound(policy, settings.timeout_s)
+    outbound = Outbound(policy, clock, settings.timeout_s)
     store, directory = await open_store(platform.documents), Directory()
     manage = Manage(store.integrations, store.failures, directory, policy, platform.log, clock, ids, new_secret)
     enqueue = Enqueue(directory, store.queues)
@@ -32,7 +33,10 @@ async def wire(settings: IntegrationsSettings, platform: Platform) -> Service:
     deliver = Deliver(
         store.queues, store.failures, Webhook(outbound, clock), back_off, clock, ids, settings.retention_days
     )
-    dispatcher = Dispatcher(directory, store.integrations, store.queues, deliver, platform.registry, settings.at_once)
+    sweep = Sweep(store.integrations, store.queues, platform.registry, clock)
+    dispatcher = Dispatcher(
+        directory, store.integrations, store.queues, deliver, sweep, platform.registry, settings.at_once
+    )
     return Service(
         "integrations",
         routes=routes(Handlers(manage, store.queues, Tenancy(platform.registry))),

@@ -4,17 +4,29 @@ Refused unless allowed: this machine itself, link-local addresses, and where clo
 spelling and in every form in which IPv6 embeds IPv4. Private networks are allowed: receivers on premises live there.
 """
 
+import re
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
+
+from prometheus_client import Counter
+from yarl import URL
 
 from shared.errors import Refused
 from shared.settings import IPNetwork
 
 _SCHEMES = ("http", "https")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_COMPATIBLE = IPv6Network("::/96")
+# Parsers disagree on what these mean or drop them silently; no URL needs them.
+_AMBIGUOUS = re.compile(r"[\s\x00-\x1f\x7f\\]")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+# Networks whose last 32 bits are an IPv4 address: compatible, translated (SIIT), NAT64 well-known and local.
+_EMBEDDING = tuple(IPv6Network(text) for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"))
+# Within the compatible ones, yet of a meaning of their own.
+_PLAIN = (IPv6Address("::"), IPv6Address("::1"))
+
+_REFUSALS = Counter("zdm_outbound_refused_total", "Addresses that the policy refused to call", ["reason"])
 
 _REFUSED: tuple[tuple[IPNetwork, str], ...] = tuple(
     (ip_network(network), reason)
@@ -60,12 +72,12 @@ class OutboundPolicy:
         parsed = ip_address(address.split("%", 1)[0])
         for one in (parsed, *_embedded(parsed)):
             if (reason := self._refusal(one)) is not None:
+                _REFUSALS.labels(reason).inc()
                 raise AddressRefused(f"{address}: addresses of this kind are not called ({reason})", reason)
 
     def check_url(self, url: str, field: str) -> None:
         """Raise `Refused`, naming `field`, for a URL that can never be called; names are checked when connecting."""
-        parts = _split(url, field)
-        literal = _literal(parts.hostname or "")
+        literal = _literal(_host(url, field))
         if literal is None:
             return
         try:
@@ -81,17 +93,21 @@ class OutboundPolicy:
         return next((reason for network, reason in _REFUSED if _is_in(address, network)), None)
 
 
-def _split(url: str, field: str) -> SplitResult:
+def _host(url: str, field: str) -> str:
+    """The host as the HTTP client will read it: the client's own parser says, so that no two readings can differ."""
+    if _AMBIGUOUS.search(url):
+        raise Refused(f"{field}: a URL holds no blanks, control characters or backslashes", field=field)
     try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port is None or parts.port > 0
+        parsed = URL(url)
+        names_a_user = "@" in urlsplit(url).netloc
     except ValueError as error:
         raise Refused(f"{field}: {error}", field=field) from error
-    if parts.scheme not in _SCHEMES or not parts.hostname or not port_is_valid:
+    host = parsed.raw_host or ""
+    if parsed.scheme not in _SCHEMES or parsed.port == 0 or not (":" in host or _NAME.fullmatch(host)):
         raise Refused(f"{field}: must be an http or https URL with a host", field=field)
-    if parts.username is not None or parts.password is not None:
+    if names_a_user:
         raise Refused(f"{field}: a URL with a user name in it is not called", field=field)
-    return parts
+    return host
 
 
 def _literal(host: str) -> str | None:
@@ -117,7 +133,7 @@ def _embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if address in _NAT64 or address in _COMPATIBLE:
+    if address not in _PLAIN and _within(address, _EMBEDDING):
         yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from services.integrations.domain.integrations import Integration
 from services.integrations.domain.ports import Failure
 from services.integrations.domain.queue import Batch, Chunk, Lane, lane_id
-from shared.documents import ALL, Between, Collection, Document, Documents, Index, Schema, Where, every
+from shared.documents import Between, Collection, Document, Documents, Index, Schema, Where, every
 
 _INTEGRATIONS = Schema("integrations_integrations", (Index(("workspace_id",)),))
 _LANES = Schema("integrations_lanes", (Index(("integration_id",)),))
@@ -19,6 +19,9 @@ _POINTS = Schema("integrations_points", (Index(("lane", "last")), Index(("integr
 _FAILURES = Schema("integrations_failures", (Index(("integration_id", "id")),))
 
 _FAILURES_KEPT = 1000
+# Member of an integration's document once it is removed: when, in ms since 1970.
+_REMOVED = "removed_at"
+_THERE: Where = {_REMOVED: None}
 
 
 class IntegrationsStore:
@@ -34,29 +37,37 @@ class IntegrationsStore:
 
     async def get(self, workspace_id: str, identifier: str) -> Integration | None:
         """See the port."""
-        document = await self._integrations.get(identifier)
-        return None if document is None or document["workspace_id"] != workspace_id else _integration(document)
+        found = await every(self._integrations, {**_THERE, "id": identifier, "workspace_id": workspace_id})
+        return _integration(found[0]) if found else None
 
     async def of_workspace(self, workspace_id: str) -> Sequence[Integration]:
         """See the port."""
-        return [
-            _integration(found) for found in await every(self._integrations, {"workspace_id": workspace_id}, ["id"])
-        ]
+        where: Where = {**_THERE, "workspace_id": workspace_id}
+        return [_integration(found) for found in await every(self._integrations, where, ["id"])]
 
     async def all(self) -> Sequence[Integration]:
         """See the port."""
-        return [_integration(found) for found in await every(self._integrations, ALL, ["id"])]
+        return [_integration(found) for found in await every(self._integrations, _THERE, ["id"])]
 
     async def change(self, workspace_id: str, identifier: str, changes: dict[str, Any]) -> Integration | None:
         """See the port."""
-        document = await self._integrations.change(identifier, changes, where={"workspace_id": workspace_id})
+        document = await self._integrations.change(identifier, changes, where={**_THERE, "workspace_id": workspace_id})
         return None if document is None else _integration(document)
 
-    async def remove(self, identifier: str) -> None:
+    async def remove(self, identifier: str, at: int) -> bool:
         """See the port."""
-        await self._integrations.delete(identifier)
+        return await self._integrations.change(identifier, {_REMOVED: at}, where=_THERE) is not None
+
+    async def removed(self, before: int) -> Sequence[str]:
+        """See the port."""
+        where: Where = {_REMOVED: Between(None, before)}
+        return [found["id"] for found in await every(self._integrations, where)]
+
+    async def purge(self, identifier: str) -> None:
+        """See the port."""
         for part in self._parts:
             await part.delete_many({"integration_id": identifier})
+        await self._integrations.delete(identifier)
 
 
 def _document(integration: Integration) -> Document:
@@ -75,18 +86,24 @@ class QueuesStore:
         self._chunks = chunks
         self._points = points
 
-    async def lane(self, integration: Integration, partition: int) -> Lane:
+    async def lane(self, integration: Integration, source: str) -> Lane:
         """See the port."""
-        identifier = lane_id(integration.id, partition)
+        identifier = lane_id(integration.id, source)
         document = await self._lanes.get(identifier)
         if document is not None:
             return _lane(document)
-        since = integration.since.get(str(partition), -1)
-        return Lane(identifier, integration.id, integration.workspace_id, partition, since)
+        since = integration.since.get(source, -1)
+        lane = Lane(identifier, integration.id, integration.workspace_id, source, since)
+        await self._lanes.insert_many([asdict(lane)])
+        return lane
 
     async def lanes(self) -> Sequence[Lane]:
         """See the port."""
         return [_lane(found) for found in await every(self._lanes)]
+
+    async def lanes_of(self, integration_id: str) -> Sequence[Lane]:
+        """See the port."""
+        return [_lane(found) for found in await every(self._lanes, {"integration_id": integration_id}, ["id"])]
 
     async def newest(self, lane: str) -> Chunk | None:
         """See the port."""
@@ -114,12 +131,10 @@ class QueuesStore:
         where: Where = {"lane": lane, "last": Between(after + 1, None)}
         return [_chunk(found) for found in await every(self._chunks, where, ["last"], limit=limit)]
 
-    async def points(self, lane: str, batch: Batch) -> Sequence[str]:
+    async def points(self, batch: Batch) -> Sequence[str]:
         """See the port."""
-        where: Where = {"lane": lane, "last": Between(None, batch.last_offset + 1)}
-        documents = await every(self._points, where, ["last"])
-        held = [found for found in documents if batch.first_chunk <= found["id"] <= batch.last_chunk]
-        return [point for found in held for point in found["points"]]
+        held = await self._points.get_many(batch.chunks)
+        return [point for chunk in batch.chunks for point in held[chunk]["points"]]
 
     async def progress(self, lane: Lane) -> None:
         """See the port."""
@@ -135,7 +150,8 @@ class QueuesStore:
 def _lane(document: Document) -> Lane:
     batch = document["batch"]
     if batch is not None:
-        batch = Batch(**{**batch, "ranges": tuple((start, stop) for start, stop in batch["ranges"])})
+        ranges = tuple((start, stop) for start, stop in batch["ranges"])
+        batch = Batch(**{**batch, "chunks": tuple(batch["chunks"]), "ranges": ranges})
     return Lane(**{**document, "batch": batch})
 
 

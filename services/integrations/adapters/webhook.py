@@ -12,6 +12,7 @@ from shared.outbound.client import Outbound
 
 _PREFIX = "whsec_"
 _SECRET_BYTES = 32
+_MASK = "********"
 
 
 def new_secret() -> str:
@@ -26,19 +27,21 @@ class Webhook:
         self._outbound = outbound
         self._clock = clock
 
-    async def send(self, integration: Integration, batch_id: str, content: bytes) -> Sent:
+    async def send(self, integration: Integration, message_id: str, content: bytes) -> Sent:
         """See the port."""
         headers = {"Content-Type": "application/json", "User-Agent": "zDeviceManager"}
         if integration.token:
             headers["X-Auth-Token"] = integration.token
         timestamp = str(self._clock.ms() // 1000)
         headers |= {
-            "webhook-id": batch_id,
+            "webhook-id": message_id,
             "webhook-timestamp": timestamp,
-            "webhook-signature": signature(integration.secret, batch_id, timestamp, content),
+            "webhook-signature": signature(integration.secret, message_id, timestamp, content),
         }
         answer = await self._outbound.post(integration.url, content, headers)
-        return Sent(answer.status, answer.retry_after_s, answer.body)
+        # The answer is shown to people; a receiver may say there what it was sent.
+        said = answer.body.replace(integration.token, _MASK) if integration.token else answer.body
+        return Sent(answer.status, answer.retry_after_s, said)
 
 
 def signature(secret: str, message_id: str, timestamp: str, content: bytes) -> str:

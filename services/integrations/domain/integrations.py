@@ -10,7 +10,7 @@ Status = Literal["active", "disabled"]
 
 @dataclass(frozen=True)
 class Integration:
-    """A webhook for data. Empty `tags` or `fleets` match all; both must match. `since`: partition -> offset of the last
+    """A webhook for data. Empty `tags` or `fleets` match all; both must match. `since`: source -> offset of the last
     record before its creation.
     """
 

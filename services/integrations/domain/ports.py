@@ -46,20 +46,32 @@ class Integrations(Protocol):
         """The changed one."""
         ...
 
-    async def remove(self, identifier: str) -> None:
-        """With its queue and errors."""
+    async def remove(self, identifier: str, at: int) -> bool:
+        """From now (`at`) on there is none; whether there was one. Its queue and errors stay until `purge`."""
+        ...
+
+    async def removed(self, before: int) -> Sequence[str]:
+        """Ids of those removed before this time and not purged yet."""
+        ...
+
+    async def purge(self, identifier: str) -> None:
+        """Forget its queue and errors, then that there was one. Safe to repeat."""
         ...
 
 
 class Queues(Protocol):
     """Lanes and their chunks."""
 
-    async def lane(self, integration: Integration, partition: int) -> Lane:
-        """As kept, or a new one that begins after the integration's creation."""
+    async def lane(self, integration: Integration, source: str) -> Lane:
+        """As kept, or a new one, kept from now on, that begins after the integration's creation."""
         ...
 
     async def lanes(self) -> Sequence[Lane]:
         """Every one."""
+        ...
+
+    async def lanes_of(self, integration_id: str) -> Sequence[Lane]:
+        """Those of an integration."""
         ...
 
     async def newest(self, lane: str) -> Chunk | None:
@@ -74,7 +86,7 @@ class Queues(Protocol):
         """The oldest chunks beyond offset `after`, without points."""
         ...
 
-    async def points(self, lane: str, batch: Batch) -> Sequence[str]:
+    async def points(self, batch: Batch) -> Sequence[str]:
         """All points of a batch."""
         ...
 
@@ -102,8 +114,8 @@ class Failures(Protocol):
 class Sink(Protocol):
     """Where batches go."""
 
-    async def send(self, integration: Integration, batch_id: str, content: bytes) -> "Sent":
-        """One try; raise `AddressRefused` or `CallFailed`."""
+    async def send(self, integration: Integration, message_id: str, content: bytes) -> "Sent":
+        """One try, the same `message_id` for each of the same content; raise `AddressRefused` or `CallFailed`."""
         ...
 
 

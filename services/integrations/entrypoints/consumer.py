@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from services.integrations.domain.queue import number_of, source_of
 from services.integrations.domain.use_cases.enqueue import Enqueue, Placed
 from services.integrations.entrypoints.dispatcher import Dispatcher
 from services.integrations.metrics import REFUSED
@@ -16,28 +17,37 @@ logger = structlog.get_logger()
 
 GROUP = "integrations"
 _BATCH = 2000
+_TYPES = (str, str, str, str, str, str, int, int, str)
 
 
 async def consume_data(log: Log, enqueue: Enqueue, dispatcher: Dispatcher) -> None:
     """Enqueue, commit, wake who has something to send. For ever."""
     await dispatcher.loaded.wait()
+    identity = await log.identity()
     async with log.subscribe(DATA, GROUP) as records:
         while True:
             batch = await records.fetch(_BATCH)
-            grown = await enqueue(_placed(batch))
+            grown = await enqueue(_placed(identity, batch))
             await records.commit(batch)
             for lane in grown:
                 dispatcher.wake(lane)
 
 
-def _placed(batch: Sequence[StoredRecord]) -> list[Placed]:
+def _placed(log: str, batch: Sequence[StoredRecord]) -> list[Placed]:
+    sources = {partition: source_of(log, partition) for partition in {record.partition for record in batch}}
     placed: list[Placed] = []
     for record in batch:
         try:
-            point = DataReceived.decode(record.value or b"")
+            placed.append(_point(sources[record.partition], record.offset, record.value or b""))
         except Refused as refusal:
             REFUSED.inc()
             logger.error("data_record_refused", partition=record.partition, offset=record.offset, reason=str(refusal))
-        else:
-            placed.append(Placed(record.partition, record.offset, point))
     return placed
+
+
+def _point(source: str, offset: int, value: bytes) -> Placed:
+    """Raise `Refused` for what could not be queued, so that it holds up nothing that comes after it."""
+    point = DataReceived.decode(value)
+    if not all(map(isinstance, point, _TYPES)):
+        raise Refused("not a DataReceived: a member is of the wrong type")
+    return Placed(source, offset, *number_of(point.id), point)

@@ -1,43 +1,71 @@
 """Operations on integrations (spec: rest-v3 8.11, integrations 1 and 2)."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from services.integrations.domain.integrations import Integration
 from services.integrations.domain.ports import Failure, Queues
 from services.integrations.domain.queue import Lane
 from services.integrations.domain.use_cases.manage import Manage, Wanted
+from services.integrations.domain.use_cases.sweep import waiting_in
 from shared.clock import NEVER, rfc3339_ms
 from shared.errors import Refused
 from shared.http.raw_json import RawJson
 from shared.http.routes import Answer, Nothing, Request, Route
 from shared.security.tenancy import Tenancy
 
-_LOG_LINES = 100
-_CHUNKS_COUNTED = 100_000
+# What is shown in place of a secret, and taken for it unchanged when it comes back.
 _MASK = "********"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Tags = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=256)]], Field(max_length=1000)]
+Fleets = Annotated[list[str], Field(max_length=1000)]
+Period = Annotated[float, Field(ge=0, le=3600, description="Seconds to gather before sending; 0: at once")]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+# The characters that a header carries as they are.
+Token = Annotated[
+    str,
+    StringConstraints(max_length=4096, pattern=r"^([!-~]([ -~]*[!-~])?)?$"),
+    Field(description="Sent as X-Auth-Token; empty: none"),
+]
 
 
 class Stream(BaseModel):
     """What is sent. Empty lists match all."""
 
-    tags: list[str] = Field(default_factory=list, max_length=1000)
-    fleets: list[str] = Field(default_factory=list, max_length=1000)
-    period: float = Field(0, ge=0, le=3600, description="Seconds to gather before sending; 0: at once")
+    tags: Tags = Field(default_factory=list)
+    fleets: Fleets = Field(default_factory=list)
+    period: Period = 0
+
+
+class StreamChange(BaseModel):
+    """What is sent, from now on."""
+
+    tags: Tags | None = None
+    fleets: Fleets | None = None
+    period: Period | None = None
 
 
 class Target(BaseModel):
     """Where it goes."""
 
-    url: str | None = Field(None, min_length=1, max_length=2048)
-    token: str | None = Field(None, max_length=4096, description="Sent as X-Auth-Token")
+    url: Url
+    token: Token | None = None
+
+
+class TargetChange(BaseModel):
+    """Where it goes, from now on."""
+
+    url: Url | None = None
+    token: Token | None = None
 
 
 class IntegrationBody(BaseModel):
     """A new integration."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     type: str = "data_stream"
     subtype: str = "webhook"
     status: Literal["active", "disabled"] = "active"
@@ -48,10 +76,12 @@ class IntegrationBody(BaseModel):
 class IntegrationChange(BaseModel):
     """What to change; what is absent stays."""
 
-    name: str | None = Field(None, min_length=1, max_length=64)
+    name: Name | None = None
+    type: str | None = None
+    subtype: str | None = None
     status: Literal["active", "disabled"] | None = None
-    type_configuration: Stream | None = None
-    subtype_configuration: Target | None = None
+    type_configuration: StreamChange | None = None
+    subtype_configuration: TargetChange | None = None
 
 
 class ListQuery(BaseModel):
@@ -60,6 +90,12 @@ class ListQuery(BaseModel):
     type: str | None = None
     subtype: str | None = None
     status: str | None = None
+
+
+class LogsQuery(BaseModel):
+    """How much of it."""
+
+    limit: int = Field(100, ge=1, le=1000)
 
 
 class TargetView(BaseModel):
@@ -151,25 +187,16 @@ class Handlers:
 
     async def create_integration(self, request: Request[IntegrationBody, Nothing]) -> Answer:
         """The secret that signs is shown this once."""
-        body, workspace_id = request.body, request.path["workspace_id"]
-        if body.type != "data_stream":
-            raise Refused("type: data_stream is the only one in this version", field="type")
-        if body.subtype != "webhook":
-            raise Refused("subtype: webhook is the only one in this version", field="subtype")
-        await self._own_fleets(request, body.type_configuration)
-        wanted = _wanted(body.name, body.status, body.type_configuration, body.subtype_configuration)
-        integration = await self._manage.create(workspace_id, wanted)
+        await self._check(request)
+        integration = await self._manage.create(request.path["workspace_id"], _wanted(request.body))
         view = await self._view(integration)
         view.subtype_configuration.secret = integration.secret
         return IntegrationAnswer(integration=view)
 
     async def change_integration(self, request: Request[IntegrationChange, Nothing]) -> Answer:
         """Partly."""
-        body = request.body
-        if body.type_configuration is not None:
-            await self._own_fleets(request, body.type_configuration)
-        wanted = _wanted(body.name, body.status, body.type_configuration, body.subtype_configuration)
-        return await self._answer(await self._manage.change(*_ids(request), wanted))
+        await self._check(request)
+        return await self._answer(await self._manage.change(*_ids(request), _wanted(request.body)))
 
     async def delete_integration(self, request: Request[Nothing, Nothing]) -> Answer:
         """With its queue."""
@@ -177,23 +204,25 @@ class Handlers:
         await self._manage.delete(*_ids(request))
         return answer
 
-    async def logs(self, request: Request[Nothing, Nothing]) -> Answer:
+    async def logs(self, request: Request[Nothing, LogsQuery]) -> Answer:
         """Newest first."""
-        found = await self._manage.failures(*_ids(request), _LOG_LINES)
+        found = await self._manage.failures(*_ids(request), request.query.limit)
         return LogsAnswer(logs=[_failure(one) for one in found])
 
-    async def _own_fleets(
-        self, request: Request[IntegrationBody, Nothing] | Request[IntegrationChange, Nothing], stream: Stream
-    ) -> None:
-        for fleet in stream.fleets:
+    async def _check(self, request: Request[IntegrationBody, Nothing] | Request[IntegrationChange, Nothing]) -> None:
+        body = request.body
+        if body.type not in (None, "data_stream"):
+            raise Refused("type: data_stream is the only one in this version", field="type")
+        if body.subtype not in (None, "webhook"):
+            raise Refused("subtype: webhook is the only one in this version", field="subtype")
+        for fleet in (body.type_configuration and body.type_configuration.fleets) or ():
             await self._tenancy.fleet(request.principal, fleet, request.path["workspace_id"])
 
     async def _answer(self, integration: Integration) -> Answer:
         return IntegrationAnswer(integration=await self._view(integration))
 
     async def _view(self, one: Integration) -> IntegrationView:
-        lanes = [lane for lane in await self._queues.lanes() if lane.integration_id == one.id]
-        lanes = lanes or [await self._queues.lane(one, 0)]
+        lanes = await self._queues.lanes_of(one.id)
         sent = [lane.last_sent_at for lane in lanes if lane.last_sent_at is not None]
         return IntegrationView(
             id=one.id,
@@ -210,15 +239,15 @@ class Handlers:
             statistics=await self._statistics(lanes),
         )
 
-    async def _statistics(self, lanes: list[Lane]) -> Statistics:
-        chunks = [chunk for lane in lanes for chunk in await self._queues.waiting(lane.id, lane.done, _CHUNKS_COUNTED)]
+    async def _statistics(self, lanes: Sequence[Lane]) -> Statistics:
+        oldest = [chunk.oldest for lane in lanes for chunk in await self._queues.waiting(lane.id, lane.done, 1)]
         tries = [lane.next_try_at for lane in lanes if lane.next_try_at is not None]
         return Statistics(
             delivered=sum(lane.delivered for lane in lanes),
-            waiting=sum(chunk.count for chunk in chunks),
+            waiting=sum([await waiting_in(lane, self._queues) for lane in lanes]),
             parked=sum(lane.parked for lane in lanes),
             dropped=sum(lane.dropped for lane in lanes),
-            oldest_waiting=rfc3339_ms(min(chunk.oldest for chunk in chunks)) if chunks else None,
+            oldest_waiting=rfc3339_ms(min(oldest)) if oldest else None,
             last_error=next((lane.last_error for lane in lanes if lane.last_error), ""),
             next_try_at=rfc3339_ms(min(tries)) if tries else None,
         )
@@ -235,25 +264,27 @@ def routes(handlers: Handlers) -> list[Route]:
         Route("GET", one, h.get_integration, "Get an integration", single),
         Route("PUT", one, h.change_integration, "Change or switch an integration", single, IntegrationChange),
         Route("DELETE", one, h.delete_integration, "Delete an integration and its queue", single),
-        Route("GET", logs, h.logs, "Read an integration's error log", LogsAnswer),
+        Route("GET", logs, h.logs, "Read an integration's error log", LogsAnswer, query=LogsQuery),
     ]
 
 
-def _ids(request: Request[IntegrationChange, Nothing] | Request[Nothing, Nothing]) -> tuple[str, str]:
+def _ids(
+    request: Request[IntegrationChange, Nothing] | Request[Nothing, Nothing] | Request[Nothing, LogsQuery],
+) -> tuple[str, str]:
     return request.path["workspace_id"], request.path["integration_id"]
 
 
-def _wanted(
-    name: str | None, status: Literal["active", "disabled"] | None, stream: Stream | None, target: Target | None
-) -> Wanted:
+def _wanted(body: IntegrationBody | IntegrationChange) -> Wanted:
+    stream = body.type_configuration or StreamChange()
+    target = body.subtype_configuration or TargetChange()
     return Wanted(
-        name=name,
-        status=status,
-        url=target.url if target else None,
-        token=target.token if target else None,
-        tags=tuple(stream.tags) if stream else None,
-        fleets=tuple(stream.fleets) if stream else None,
-        period_s=stream.period if stream else None,
+        name=body.name,
+        status=body.status,
+        url=target.url,
+        token=None if target.token == _MASK else target.token,
+        tags=None if stream.tags is None else tuple(stream.tags),
+        fleets=None if stream.fleets is None else tuple(stream.fleets),
+        period_s=stream.period,
     )
 
 

@@ -6,17 +6,17 @@ the same try with the same bytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from services.integrations.domain.integrations import Integration
 from services.integrations.domain.ports import Failure, Failures, Queues, Sent, Sink
-from services.integrations.domain.queue import Batch, Lane, body, frozen
+from services.integrations.domain.queue import BATCH_POINTS, Batch, Chunk, Lane, body, frozen, next_batch
 from services.integrations.domain.verdict import POISONED_AFTER, BackOff, Verdict, verdict
 from services.integrations.metrics import DELIVERED, DROPPED, PARKED, TRIES
 from shared.clock import Clock
 from shared.errors import Refused, Unavailable
 from shared.ids import Ids
 
-_CHUNKS_AT_ONCE = 200
 _DAY_MS = 24 * 3600 * 1000
 _EXCERPT = 500
 
@@ -52,60 +52,68 @@ class Deliver:
 
     async def __call__(self, integration: Integration, lane: Lane) -> Step:
         """Freeze a batch if none is under way, and try it once."""
-        if lane.batch is None:
-            lane = await self._freeze(lane)
-            if lane.batch is None:
+        lane, waiting = await self._without_expired(lane)
+        batch = lane.batch
+        if batch is None:
+            if not waiting:
                 return Step(lane, None)
-        points = await self._queues.points(lane.id, lane.batch)
-        start, stop = lane.batch.ranges[0]
-        content = body(lane.batch.id, points[start:stop], start)
-        try:
-            answer: Sent | None = await self._sink.send(integration, lane.batch.id, content)
-            problem = ""
-        except (Refused, Unavailable) as error:
-            answer, problem = None, error.message
-        return await self._judge(lane, lane.batch, answer, problem, points)
+            batch = frozen(self._ids.new("data"), next_batch(waiting))
+            lane = replace(lane, batch=batch)
+            await self._queues.progress(lane)
+        return await self._try(integration, lane, batch)
 
-    async def _freeze(self, lane: Lane) -> Lane:
-        chunks = await self._queues.waiting(lane.id, lane.done, _CHUNKS_AT_ONCE)
-        limit = self._clock.ms() - self._retention_ms
-        expired = [chunk for chunk in chunks if chunk.oldest < limit]
-        if expired:
-            lane = await self._drop(lane, expired[-1].last, sum(chunk.count for chunk in expired))
-            chunks = chunks[len(expired) :]
-        if not chunks:
-            return lane
-        lane = replace(lane, batch=frozen(self._ids.new("data"), chunks))
-        await self._queues.progress(lane)
+    async def expire(self, lane: Lane) -> Lane:
+        """Drop what has waited longer than data is kept."""
+        lane, _ = await self._without_expired(lane)
         return lane
+
+    async def _without_expired(self, lane: Lane) -> tuple[Lane, Sequence[Chunk]]:
+        """The lane as it is then and, if no batch is under way, its oldest chunks."""
+        limit = self._clock.ms() - self._retention_ms
+        if lane.batch is not None:
+            if lane.batch.newest >= limit:
+                return lane, ()
+            lane = await self._drop(lane, lane.batch.last_offset, lane.batch.left)
+        while True:
+            chunks = await self._queues.waiting(lane.id, lane.done, BATCH_POINTS)
+            expired = list(takewhile(lambda chunk: chunk.oldest < limit, chunks))
+            if not expired:
+                return lane, chunks
+            lane = await self._drop(lane, expired[-1].last, sum(chunk.count for chunk in expired))
 
     async def _drop(self, lane: Lane, last: int, count: int) -> Lane:
         DROPPED.labels("retention").inc(count)
-        await self._note(lane, "dropped", f"{count} points waited longer than data is kept")
-        lane = replace(lane, done=last, dropped=lane.dropped + count)
-        await self._queues.progress(lane)
-        await self._queues.clean(lane)
-        return lane
+        await self._note(lane, "dropped", f"{count} points waited longer than data is kept", lane.batch)
+        return await self._done(replace(lane, dropped=lane.dropped + count), last)
 
-    async def _judge(self, lane: Lane, batch: Batch, answer: Sent | None, problem: str, points: Sequence[str]) -> Step:
-        judged = Verdict.AGAIN if answer is None else verdict(answer.status)
+    async def _try(self, integration: Integration, lane: Lane, batch: Batch) -> Step:
+        points = await self._queues.points(batch)
+        start, stop = batch.ranges[0]
+        content = body(batch.id, points[start:stop], start)
+        try:
+            answer = await self._sink.send(integration, batch.message_id, content)
+        except (Refused, Unavailable) as error:
+            TRIES.labels("unanswered").inc()
+            return await self._again(lane, replace(batch, tries=batch.tries + 1), None, error.message)
+        return await self._judge(lane, batch, answer, points)
+
+    async def _judge(self, lane: Lane, batch: Batch, answer: Sent, points: Sequence[str]) -> Step:
+        judged = verdict(answer.status)
         TRIES.labels(judged.value).inc()
         if judged is Verdict.DELIVERED:
             start, stop = batch.ranges[0]
             DELIVERED.inc(stop - start)
             lane = replace(lane, delivered=lane.delivered + stop - start, last_sent_at=self._clock.ms())
             return await self._next(lane, batch.delivered())
-        if judged is Verdict.REFUSED and answer is not None:
-            return await self._refused(lane, batch, answer, points)
-        said = problem if answer is None else f"status {answer.status}: {answer.body[:_EXCERPT]}"
+        said = f"status {answer.status}: {answer.body[:_EXCERPT]}"
+        if judged is Verdict.REFUSED:
+            return await self._refused(lane, batch, answer, said, points)
         return await self._again(lane, replace(batch, tries=batch.tries + 1), answer, said)
 
-    async def _refused(self, lane: Lane, batch: Batch, answer: Sent, points: Sequence[str]) -> Step:
+    async def _refused(self, lane: Lane, batch: Batch, answer: Sent, said: str, points: Sequence[str]) -> Step:
         batch = replace(batch, refusals=batch.refusals + 1, tries=batch.tries + 1)
-        said = f"status {answer.status}: {answer.body[:_EXCERPT]}"
         # The whole batch is given every chance; a part of it is known to hold something that is refused.
-        whole = batch.ranges == ((0, batch.count),)
-        if whole and batch.refusals < POISONED_AFTER:
+        if batch.whole and batch.refusals < POISONED_AFTER:
             return await self._again(lane, batch, answer, said)
         if not batch.isolated:
             return await self._next(lane, batch.halved())
@@ -125,17 +133,21 @@ class Deliver:
 
     async def _next(self, lane: Lane, batch: Batch) -> Step:
         """Go on with the next part of the batch, or be done with it."""
-        if batch.ranges:
-            lane = replace(lane, batch=batch, next_try_at=None)
-            await self._queues.progress(lane)
-            return Step(lane, 0.0)
-        lane = replace(lane, batch=None, done=batch.last_offset, last_error="", next_try_at=None)
+        if not batch.ranges:
+            return Step(await self._done(lane, batch.last_offset), 0.0)
+        lane = replace(lane, batch=batch, next_try_at=None)
+        await self._queues.progress(lane)
+        return Step(lane, 0.0)
+
+    async def _done(self, lane: Lane, last: int) -> Lane:
+        """Forget the chunks up to offset `last`, but not which points there were."""
+        lane = replace(lane, batch=None, done=last, last_error="", next_try_at=None)
         newest = await self._queues.newest(lane.id)
         if newest is not None:
             lane = replace(lane, seen={**lane.seen, **newest.seen})
         await self._queues.progress(lane)
         await self._queues.clean(lane)
-        return Step(lane, 0.0)
+        return lane
 
     async def _note(
         self,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.integrations.domain.integrations import Integration
 
+Told = Callable[[str], None]
+
 
 class Directory:
     """Kept up by whoever changes integrations, and read anew now and then for changes made elsewhere."""
@@ -11,9 +13,20 @@ class Directory:
     def __init__(self) -> None:
         self._by_id: dict[str, Integration] = {}
         self._by_workspace: dict[str, list[Integration]] = {}
-        self._gone: list[Callable[[str], None]] = []
+        self._changed: list[Told] = []
+        self._gone: list[Told] = []
+        self._version = 0
 
-    def on_gone(self, told: Callable[[str], None]) -> None:
+    @property
+    def version(self) -> int:
+        """Another one after each `put` and `remove`."""
+        return self._version
+
+    def on_changed(self, told: Told) -> None:
+        """`told` is called with the id of an integration that is another one than before."""
+        self._changed.append(told)
+
+    def on_gone(self, told: Told) -> None:
         """`told` is called with the id of an integration that is no longer there."""
         self._gone.append(told)
 
@@ -25,25 +38,35 @@ class Directory:
         """By id."""
         return self._by_id.get(identifier)
 
-    def all(self) -> Sequence[Integration]:
-        """Every one."""
-        return list(self._by_id.values())
-
     def put(self, integration: Integration) -> None:
         """New or changed."""
-        self.replace([*(one for one in self._by_id.values() if one.id != integration.id), integration])
+        self._version += 1
+        self._become({**self._by_id, integration.id: integration})
 
     def remove(self, identifier: str) -> None:
         """Gone."""
-        self.replace([one for one in self._by_id.values() if one.id != identifier])
+        self._version += 1
+        self._become({other: one for other, one in self._by_id.items() if other != identifier})
 
-    def replace(self, integrations: Iterable[Integration]) -> None:
-        """These are all there are."""
-        before = set(self._by_id)
-        self._by_id = {one.id: one for one in integrations}
+    def replace(self, integrations: Iterable[Integration], version: int) -> bool:
+        """These were all there are when the directory was at `version`. False: it has moved on, read them again."""
+        if version != self._version:
+            return False
+        self._become({one.id: one for one in integrations})
+        return True
+
+    def _become(self, integrations: dict[str, Integration]) -> None:
+        before, self._by_id = self._by_id, integrations
         self._by_workspace = {}
-        for one in self._by_id.values():
+        for one in integrations.values():
             self._by_workspace.setdefault(one.workspace_id, []).append(one)
-        for identifier in before - set(self._by_id):
-            for told in self._gone:
-                told(identifier)
+        for identifier, old in before.items():
+            if identifier not in integrations:
+                _tell(self._gone, identifier)
+            elif integrations[identifier] != old:
+                _tell(self._changed, identifier)
+
+
+def _tell(those: Sequence[Told], identifier: str) -> None:
+    for told in those:
+        told(identifier)

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.integrations.domain.integrations import Integration, Status
 from services.integrations.domain.ports import Failure, Failures, Integrations
+from services.integrations.domain.queue import source_of
 from services.integrations.domain.use_cases.directory import Directory
 from shared.clock import Clock, rfc3339_us
 from shared.errors import NotFound, Refused
@@ -15,6 +16,8 @@ from shared.messages.topics import DATA
 from shared.outbound.policy import OutboundPolicy
 
 URL_FIELD = "subtype_configuration.url"
+# Each of them gets a copy of what it matches.
+_MOST = 100
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Manage:
         self._new_secret = new_secret
 
     async def create(self, workspace_id: str, wanted: Wanted) -> Integration:
-        """It gets what is received from now on. Raise `Refused`."""
+        """It gets what is received from now on. Raise `Refused`, also beyond 100 of a workspace."""
         if wanted.url is None:
             raise Refused(f"{URL_FIELD}: is needed", field=URL_FIELD)
         self._policy.check_url(wanted.url, URL_FIELD)
-        ends = await self._log.end(DATA)
+        if len(await self._integrations.of_workspace(workspace_id)) >= _MOST:
+            raise Refused(f"A workspace has {_MOST} integrations at most")
+        log, ends = await self._log.identity(), await self._log.end(DATA)
         integration = Integration(
             id=self._ids.new("int-"),
             workspace_id=workspace_id,
@@ -71,7 +76,7 @@ class Manage:
             fleets=wanted.fleets or (),
             period_s=wanted.period_s or 0.0,
             created_at=rfc3339_us(self._clock.now()),
-            since={str(partition): offset for partition, offset in ends.items()},
+            since={source_of(log, partition): offset for partition, offset in ends.items()},
         )
         await self._integrations.add(integration)
         self._directory.put(integration)
@@ -97,10 +102,11 @@ class Manage:
         return changed
 
     async def delete(self, workspace_id: str, identifier: str) -> Integration:
-        """With its queue. Raise `NotFound`."""
+        """Nothing more is sent; its queue goes a little later. Raise `NotFound`."""
         integration = await self.get(workspace_id, identifier)
+        if not await self._integrations.remove(identifier, self._clock.ms()):
+            raise NotFound.of("integration", identifier)
         self._directory.remove(identifier)
-        await self._integrations.remove(identifier)
         return integration
 
     async def failures(self, workspace_id: str, identifier: str, limit: int) -> Sequence[Failure]:
