@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -55,6 +56,12 @@ def translation(error: sqlite3.Error) -> ZdmError:
     if isinstance(error, sqlite3.IntegrityError):
         return Conflict(str(error))
     return Unavailable(f"The store does not answer: {error}")
+
+
+def touch(connection: sqlite3.Connection) -> None:
+    """Note the time in the table `about`, by way of a value that finds room only where a small write would."""
+    connection.execute("UPDATE about SET touched = zeroblob(16384)")
+    connection.execute("UPDATE about SET touched = ?", (int(time.time()),))
 
 
 class _Job(NamedTuple):

@@ -14,7 +14,7 @@ import orjson
 
 from shared.documents import ALL, Between, Document, In, Index, Scalar, Schema, Where
 from shared.errors import Conflict, Refused
-from shared.sqlite import Readers, Writer, connect, translated
+from shared.sqlite import Readers, Writer, connect, touch, translated
 from shared.tasks import keep_running
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -44,7 +44,7 @@ class SqliteDocuments:
 
     async def ping(self) -> None:
         """See the port."""
-        await self._writer.write(_touch)
+        await self._writer.write(touch)
 
     async def expire(self) -> None:
         """Every half minute, drop what has expired. For ever."""
@@ -303,10 +303,6 @@ def _make_table(connection: sqlite3.Connection, schema: Schema) -> None:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS about (touched INTEGER NOT NULL)")
     connection.execute("INSERT INTO about SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM about)")
-
-
-def _touch(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE about SET touched = ?", (int(time.time()),))
 
 
 @asynccontextmanager

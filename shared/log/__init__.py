@@ -35,7 +35,10 @@ class StoredRecord(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """A topic and how it is kept: compacted ones keep the last record of each key, others `retention_s` seconds."""
+    """A topic and how it is kept: compacted ones keep the last record of each key, others `retention_s` seconds.
+
+    The name is words of small letters, digits, `-` and `_`, at least two of them, with dots between.
+    """
 
     name: str
     compacted: bool = False

@@ -7,6 +7,7 @@ which the kernel releases when the process ends, however it ends.
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import sqlite3
 import time
@@ -18,7 +19,7 @@ from typing import Any
 import structlog
 
 from shared.log import START, Places, Record, Replay, StoredRecord, Subscription, Topic
-from shared.sqlite import Readers, Writer
+from shared.sqlite import Readers, Writer, touch
 from shared.tasks import keep_running
 
 logger = structlog.get_logger()
@@ -29,7 +30,8 @@ _POLL_S = 0.25
 _TRIM_EVERY_S = 60.0
 _TRIM_LIMIT = 5_000
 _TOMBSTONE_S = 24 * 3600
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+# With a dot within, as no table of our own has one.
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 
 class SqliteLog:
@@ -85,7 +87,7 @@ class SqliteLog:
 
     async def ping(self) -> None:
         """See the port."""
-        await self._writer.write(lambda connection: _touch(connection, int(time.time())))
+        await self._writer.write(touch)
 
     async def trim(self) -> None:
         """Every minute, forget what is older than its topic keeps. For ever."""
@@ -130,7 +132,7 @@ class SqliteLog:
 
     async def _table(self, topic: Topic) -> str:
         if (table := self._tables.get(topic.name)) is None:
-            if not set(topic.name) <= _NAME:
+            if not _NAME.fullmatch(topic.name):
                 raise ValueError(f"not a topic name: {topic.name!r}")
             table = f'"{topic.name}"'
             await self._writer.write(lambda connection: _make_table(connection, table, topic))
@@ -233,8 +235,8 @@ def _make_table(connection: sqlite3.Connection, table: str, topic: Topic) -> Non
         (topic.name, retention_s),
     )
     if topic.compacted:
-        connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}.key" ON {table} (key)')
-        connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}.gone" ON {table} (at) WHERE value IS NULL')
+        connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}@key" ON {table} (key)')
+        connection.execute(f'CREATE INDEX IF NOT EXISTS "{topic.name}@gone" ON {table} (at) WHERE value IS NULL')
 
 
 def _append(connection: sqlite3.Connection, table: str, records: Sequence[Record], now: int) -> None:
@@ -278,10 +280,6 @@ def _trim(connection: sqlite3.Connection, now: int) -> bool:
         )
         more |= connection.execute(statement, (before,)).rowcount == _TRIM_LIMIT
     return more
-
-
-def _touch(connection: sqlite3.Connection, now: int) -> None:
-    connection.execute("UPDATE about SET touched = ?", (now,))
 
 
 def _scalar(connection: sqlite3.Connection, query: str, *parameters: object) -> Any:
