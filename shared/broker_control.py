@@ -33,8 +33,9 @@ _IN_FLIGHT = 16
 class BrokerControl:
     """As one of our services (`zdm-ingestion`, `zdm-provisioning`), over the unix socket in `$ZDM_HOME/broker`."""
 
-    def __init__(self, user: str, home: Path) -> None:
+    def __init__(self, user: str, home: Path, answer_s: float = _ANSWER_S) -> None:
         self._user = user
+        self._answer_s = answer_s
         self._socket = home / "broker" / "control.sock"
         self._secret = home / "secrets" / "broker-service.key"
         self._requests = itertools.count(1)
@@ -50,12 +51,16 @@ class BrokerControl:
         return self._client is not None and self._connected.is_set() and not self._lost.is_set()
 
     async def connect(self) -> None:
-        """Raise `Unavailable` when the broker does not let us in within a few seconds."""
+        """Raise `Unavailable` when the broker does not let us in within a few seconds, or there is no secret yet."""
         await self.close()
+        try:
+            secret = self._secret.read_text().strip()
+        except OSError as error:
+            raise Unavailable(f"The broker cannot be asked yet: {error}") from error
         loop = asyncio.get_running_loop()
         self._connected, self._lost = asyncio.Event(), asyncio.Event()
         client = paho.Client(CallbackAPIVersion.VERSION2, self._user, transport="unix", reconnect_on_failure=False)
-        client.username_pw_set(self._user, self._secret.read_text().strip())
+        client.username_pw_set(self._user, secret)
         connected, lost = self._connected, self._lost
 
         # These four run in paho's thread: they touch nothing but the loop's front door.
@@ -103,7 +108,7 @@ class BrokerControl:
         try:
             # QoS 0: the answer is the acknowledgement, and nothing may be sent twice.
             self._client.publish(TOPIC, payload, qos=0)
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 return await self._unless_lost(waiting)
         except TimeoutError:
             await self.close()

@@ -51,19 +51,28 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({name: value for name, value in environment.items() if value != ""})
         except ValidationError as error:
-            complaints = [
-                _complaint(cls, dict(environment), problem["loc"], problem["msg"]) for problem in error.errors()
-            ]
-            raise WrongSetting(complaints) from error
+            complaints = [_complaint(cls, environment, str(one["loc"][0]), one["msg"]) for one in error.errors()]
+        # Not `from` the error: that one shows every value, secret ones too.
+        raise WrongSetting(complaints)
 
 
-def _complaint(cls: type[Settings], environment: dict[str, str], where: tuple[int | str, ...], rule: str) -> str:
-    name = str(where[0])
-    for field, info in cls.model_fields.items():
-        if field == name and info.alias:
-            name = info.alias
-    said = f" (is {environment[name]!r})" if name in environment and "PASSWORD" not in name else ""
-    return f"{name}: {rule}{said}"
+def _complaint(cls: type[Settings], environment: Mapping[str, str], name: str, rule: str) -> str:
+    rule = _without_credentials(rule.removeprefix("Value error, "))
+    if name not in environment or name in _secret_names(cls):
+        return f"{name}: {rule}"
+    return f"{name}: {rule} (is {_without_credentials(environment[name])!r})"
+
+
+def _secret_names(cls: type[Settings]) -> set[str]:
+    fields = cls.model_fields
+    return {info.alias or name for name, info in fields.items() if "SecretStr" in str(info.annotation)}
+
+
+def _without_credentials(text: str) -> str:
+    """Of an address, what stands before the last @ may hold a password; with or without a scheme."""
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}***@{host}" if at and ":" in user else text
 
 
 class Installation(Settings):
