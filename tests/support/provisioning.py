@@ -133,6 +133,11 @@ class Broker:
         )
         log.close()
 
+    def signal(self, number: int) -> None:
+        """Such as SIGSTOP: it is there and does nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         """kill -9."""
         assert self._process is not None
