@@ -26,6 +26,7 @@ _WAITING_LIMIT = 1000  # callers whose writes may wait at once; the next ones wa
 _GROUP_LIMIT = 200  # writes committed together
 _DEADLINE_S = 20.0
 _READER_THREADS = 2
+_INTERRUPT_EVERY_S = 0.05
 _FREE_READERS = 8  # connections kept open for the next readers
 
 
@@ -222,12 +223,13 @@ class Readers:
             try:
                 return await asyncio.shield(result)
             except asyncio.CancelledError:
-                if not step.cancel():
-                    connection.interrupt()
+                step.cancel()
                 # The connection may be given back only when the thread has let go of it.
                 while not result.done():
+                    # Again and again: what has not begun its statement does not notice.
+                    connection.interrupt()
                     with contextlib.suppress(asyncio.CancelledError):
-                        await asyncio.wait([result])
+                        await asyncio.wait([result], timeout=_INTERRUPT_EVERY_S)
                 raise
 
     async def close(self) -> None:
