@@ -17,7 +17,7 @@ RUN /opt/zdm/bin/python -m compileall -q -j 0 /app
 FROM python:3.13-slim
 # The folders that volumes are mounted on: a new volume takes their owner and mode.
 RUN useradd --system --no-create-home --uid 10001 --user-group zdm \
- && install -d -o zdm -g zdm -m 0700 /var/lib/zdm /var/lib/zdm/secrets /var/lib/zdm/authority /var/lib/zdm/pki \
+ && install -d -o zdm -g zdm -m 0700 /var/lib/zdm /var/lib/zdm/secrets /var/lib/zdm/pki /var/lib/zdm/pki/authority \
       /var/lib/zdm/broker /var/lib/zdm/spool /var/lib/zdm/database
 COPY --from=build /opt/zdm /opt/zdm
 COPY --from=build /app /app
