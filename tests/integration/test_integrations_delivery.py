@@ -388,6 +388,24 @@ class TestFailures:
         await hook.has([1])
         assert asyncio.get_running_loop().time() - began > 0.9
 
+    async def test_a_restart_does_not_shorten_the_pause_that_a_receiver_asked_for(
+        self, home: Path, hook: Receiver
+    ) -> None:
+        hook.answers = lambda _received: status(503, Retry_After="3000")
+        async with integrations(home) as one:
+            made = await one.create(hook.url)
+            await one.take_in(1)
+            await eventually(lambda: failed_once(one, made["id"]))
+        hook.answers = lambda _received: status(200)
+        async with receiver() as other, integrations(home) as one:
+            await one.create(other.url)
+            await one.take_in(2)
+            await other.has([2])
+            assert len(hook.came) == 1
+            await one.change(made["id"], status="disabled")
+            await one.change(made["id"], status="active")
+            await hook.has([1, 2])
+
     async def test_mending_an_integration_tries_at_once(self, home: Path, hook: Receiver) -> None:
         async with integrations(home, ZDM_WEBHOOK_FIRST_PAUSE_S="60", ZDM_WEBHOOK_LONGEST_PAUSE_S="60") as one:
             made = await one.create(f"http://127.0.0.1:{hook.port + 1}/")
