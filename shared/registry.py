@@ -41,6 +41,8 @@ class Registry:
     def __init__(self, log: Log, removals_known_s: float = _REMOVALS_KNOWN_S) -> None:
         self._log = log
         self._removals_known_s = removals_known_s
+        self._identity = ""
+        self._read_at = -math.inf
         self._moved = asyncio.Condition()
         self.ready = asyncio.Event()
         self._forget()
@@ -95,8 +97,6 @@ class Registry:
     def _forget(self) -> None:
         self._kinds: dict[str, dict[str, Entry]] = {"workspace": {}, "fleet": {}, "device": {}}
         self._places: dict[int, int] = {}
-        self._identity: str = ""
-        self._read_at: float = -math.inf
         self.ready.clear()
 
     async def _moved_on(self, target: Places) -> None:
