@@ -4,8 +4,10 @@ Promises, kept by every adapter and tested by `tests/contracts/documents_promise
 
 * What a write returned from is durable. A write of several documents may, after a crash, have kept some of them.
 * `change` is atomic: of several that race on one condition, one finds it true.
-* Documents come back as they were put: any JSON with 64-bit integers, whatever its keys.
-* Filters compare values, never interpret them: a value that is not a plain scalar is a `TypeError` of the caller.
+* Documents come back as they were put: any JSON with signed 64-bit integers, whatever its keys. What is no Unicode
+  text, or no number of JSON, is `Refused`, in filters and ids too.
+* Filters compare values, never interpret them: a value that is not a plain scalar is a `TypeError` of the caller, and
+  so is an id that is no text.
 
 Fields that filters, orders and indexes name are top-level members.
 """
@@ -48,7 +50,11 @@ class Index:
 
 @dataclass(frozen=True)
 class Schema:
-    """A collection as its owner declares it. `expires_at`: the field with the ms since 1970 when a document goes."""
+    """A collection as its owner declares it.
+
+    `expires_at`: the field with the ms since 1970 when a document goes. It is gone about a minute later; until then it
+    is found, so whoever must not see it compares.
+    """
 
     name: str
     indexes: tuple[Index, ...] = ()
@@ -63,11 +69,14 @@ class Collection(Protocol):
         ...
 
     async def insert_many(self, documents: Sequence[Document]) -> int:
-        """Insert those whose id is not known yet, skip the others; how many were new."""
+        """Insert those whose id is not known yet, skip the others; how many were new.
+
+        Raise `Conflict` when a unique index forbids one.
+        """
         ...
 
     async def put_many(self, documents: Sequence[Document]) -> None:
-        """Insert or replace, by id."""
+        """Insert or replace, by id. Raise `Conflict` when a unique index forbids one."""
         ...
 
     async def get(self, identifier: str) -> Document | None:

@@ -5,7 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,13 @@ from shared.tasks import keep_running
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _CHUNK = 500
 _EXPIRE_EVERY_S = 30.0
-_EXPIRE_LIMIT = 5_000
-_VARIABLES_LIMIT = 900
+_DELETE_LIMIT = 5_000  # documents deleted in one write, so that others get their turn in between
+_INT64 = range(-(2**63), 2**63)
+# SQLite's JSON functions take a text to end at a NUL. In what is kept, U+FFFF is an escape: 0 behind it stands for NUL,
+# 1 for U+FFFF itself.
+_ESCAPE, _NUL, _ITSELF = "\uffff", "\uffff0", "\uffff1"
+_JSON_NUL = "\\u0000"
+_JSON_ESCAPE = re.compile(r"\\(?:u0000|.)")
 
 
 class SqliteDocuments:
@@ -31,6 +36,7 @@ class SqliteDocuments:
         self._writer = writer
         self._readers = readers
         self._expiring: dict[str, str] = {}
+        self._opened = asyncio.Event()
         # Reads by id take some ten microseconds from a connection that is open: less than handing them to a thread.
         with translated():
             self._direct = connect(path)
@@ -40,6 +46,7 @@ class SqliteDocuments:
         await self._writer.write(lambda connection: _make_table(connection, schema))
         if schema.expires_at is not None:
             self._expiring[schema.name] = schema.expires_at
+            self._opened.set()
         return SqliteCollection(schema, self._writer, self._readers, self._direct)
 
     async def ping(self) -> None:
@@ -47,20 +54,18 @@ class SqliteDocuments:
         await self._writer.write(touch)
 
     async def expire(self) -> None:
-        """Every half minute, drop what has expired. For ever."""
+        """Every half minute, and when a collection is opened, drop what has expired. For ever."""
         while True:
+            self._opened.clear()
             await self.expire_now(int(time.time() * 1000))
-            await asyncio.sleep(_EXPIRE_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EXPIRE_EVERY_S):
+                    await self._opened.wait()
 
     async def expire_now(self, now_ms: int) -> None:
-        """Drop what has expired by `now_ms`, in bounded steps."""
+        """Drop what has expired by `now_ms`."""
         for name, field in list(self._expiring.items()):
-            statement = (
-                f"DELETE FROM {name} WHERE id IN "  # noqa: S608 (checked names)
-                f"(SELECT id FROM {name} WHERE {_path(field)} < ? LIMIT {_EXPIRE_LIMIT})"
-            )
-            while await self._writer.write(partial(_executed, statement=statement, values=(now_ms,))) == _EXPIRE_LIMIT:
-                pass
+            await _deleted(self._writer, name, _Condition(f" WHERE {_path(field)} < ?", (now_ms,)))
 
     def close(self) -> None:
         """Close the connection that is not the readers'."""
@@ -102,18 +107,15 @@ class SqliteCollection:
         """See the port."""
         query = f"SELECT body FROM {self._table} WHERE id = ?"  # noqa: S608
         with translated():
-            row = self._direct.execute(query, (_text(identifier),)).fetchone()
+            row = self._direct.execute(query, (_text(_identifier(identifier)),)).fetchone()
         return None if row is None else _document(row)
 
     async def get_many(self, identifiers: Sequence[str]) -> dict[str, Document]:
         """See the port."""
-        found: dict[str, Document] = {}
-        for start in range(0, len(identifiers), _VARIABLES_LIMIT):
-            part = [_text(identifier) for identifier in identifiers[start : start + _VARIABLES_LIMIT]]
-            query = f"SELECT body FROM {self._table} WHERE id IN ({_marks(part)})"  # noqa: S608
-            rows = await self._readers.read(partial(_fetched, query=query, values=part))
-            found |= {document["id"]: document for document in map(_document, rows)}
-        return found
+        condition = _conditions({"id": In([_identifier(identifier) for identifier in identifiers])})
+        query = f"SELECT body FROM {self._table}{condition.sql}"  # noqa: S608
+        rows = await self._readers.read(partial(_fetched, query=query, values=condition.values))
+        return {document["id"]: document for document in map(_document, rows)}
 
     async def change(
         self,
@@ -124,9 +126,10 @@ class SqliteCollection:
         where: Where = ALL,
     ) -> Document | None:
         """See the port."""
-        condition = _conditions(where)
+        # Not one mapping: `where` may name the id as well.
+        condition = _both(_conditions(where), _conditions({"id": _identifier(identifier)}))
         return await self._writer.write(
-            lambda connection: _change(connection, self._table, identifier, set_ or {}, add or {}, condition)
+            lambda connection: _change(connection, self._table, set_ or {}, add or {}, condition)
         )
 
     async def find(
@@ -155,13 +158,12 @@ class SqliteCollection:
 
     async def delete(self, identifier: str, *, where: Where = ALL) -> bool:
         """See the port."""
-        return await self.delete_many({**where, "id": identifier}) > 0
+        condition = _both(_conditions(where), _conditions({"id": _identifier(identifier)}))
+        return await _deleted(self._writer, self._table, condition) > 0
 
     async def delete_many(self, where: Where) -> int:
         """See the port."""
-        condition = _conditions(where)
-        statement = f"DELETE FROM {self._table}{condition.sql}"  # noqa: S608
-        return await self._writer.write(lambda connection: connection.execute(statement, condition.values).rowcount)
+        return await _deleted(self._writer, self._table, _conditions(where))
 
 
 class _Condition(NamedTuple):
@@ -175,16 +177,16 @@ def _conditions(where: Where) -> _Condition:
     for field, wanted in where.items():
         path = _path(field)
         if isinstance(wanted, In):
-            chosen = [_value(value) for value in wanted.values]
-            parts.append(f"{path} IN ({_marks(chosen)})")
-            values += chosen
+            part, value = _membership(path, wanted)
+            parts.append(part)
+            values.append(value)
         elif isinstance(wanted, Between):
-            for sign, bound in ((">=", wanted.at_least), ("<", wanted.below)):
-                if bound is not None:
-                    parts.append(f"{path} {sign} ?")
-                    values.append(_value(bound))
-            if wanted.at_least is None or wanted.below is None:
-                parts.append(_kind(path, wanted))
+            bounds = [(">=", wanted.at_least), ("<", wanted.below)]
+            given = [(sign, bound) for sign, bound in bounds if bound is not None]
+            parts += [f"{path} {sign} ?" for sign, _ in given]
+            values += [_value(bound) for _, bound in given]
+            if len(given) == 1:
+                parts.append(_kind(path, given[0][1]))
         elif wanted is None:
             parts.append(f"{path} IS NULL")
         else:
@@ -193,9 +195,21 @@ def _conditions(where: Where) -> _Condition:
     return _Condition(" WHERE " + " AND ".join(parts) if parts else "", tuple(values))
 
 
-def _kind(path: str, wanted: Between) -> str:
+def _both(one: _Condition, other: _Condition) -> _Condition:
+    if not one.sql:
+        return other
+    return _Condition(f"{one.sql} AND{other.sql.removeprefix(' WHERE')}", one.values + other.values)
+
+
+def _membership(path: str, wanted: In) -> tuple[str, str]:
+    # One variable, as a statement takes only so many.
+    part = f"{path} IN (SELECT value FROM json_each(?))"  # noqa: S608
+    chosen = orjson.dumps([_value(value) for value in wanted.values]).decode()
+    return (f"({part} OR {path} IS NULL)" if None in wanted.values else part), chosen
+
+
+def _kind(path: str, bound: str | int) -> str:
     """SQLite sorts every text after every number; a bound says which of the two is meant."""
-    bound = wanted.at_least if wanted.at_least is not None else wanted.below
     return f"typeof({path}) = 'text'" if isinstance(bound, str) else f"typeof({path}) IN ('integer', 'real')"
 
 
@@ -211,21 +225,30 @@ def _checked(name: str) -> str:
 
 
 def _value(value: Scalar) -> str | int | None:
-    if value is not None and not isinstance(value, str | int):
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise Refused("a number beyond 64 bits")
+        return value
+    if value is not None:
         raise TypeError(f"a filter compares with text, integers, booleans and None, not with {type(value).__name__}")
-    return _text(value) if isinstance(value, str) else value
+    return None
+
+
+def _identifier(value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a document's id is a string")
+    return value
 
 
 def _text(value: str) -> str:
+    """`value` as it is kept."""
     try:
         value.encode()
     except UnicodeEncodeError:
         raise Refused("text with a lone surrogate is no Unicode text") from None
-    return value
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+    return value.replace(_ESCAPE, _ITSELF).replace("\0", _NUL)
 
 
 def _ordering(order: Sequence[str]) -> str:
@@ -234,21 +257,25 @@ def _ordering(order: Sequence[str]) -> str:
 
 
 def _row(document: Document) -> tuple[str, str]:
-    identifier = document["id"]
-    if not isinstance(identifier, str):
-        raise TypeError("a document's id is a string")
-    return _text(identifier), _encoded(document)
+    return _text(_identifier(document["id"])), _encoded(document)
 
 
 def _encoded(document: Document) -> str:
     try:
-        return orjson.dumps(document).decode()
+        text = orjson.dumps(document).decode()
     except orjson.JSONEncodeError as error:
         raise Refused(f"cannot be kept as JSON: {error}") from error
+    text = text.replace(_ESCAPE, _ITSELF)
+    if _JSON_NUL not in text:
+        return text
+    return _JSON_ESCAPE.sub(lambda found: _NUL if found[0] == _JSON_NUL else found[0], text)
 
 
 def _document(row: tuple[str]) -> Document:
-    document: Document = orjson.loads(row[0])
+    text = row[0]
+    if _ESCAPE in text:
+        text = text.replace(_NUL, _JSON_NUL).replace(_ITSELF, _ESCAPE)
+    document: Document = orjson.loads(text)
     return document
 
 
@@ -256,8 +283,14 @@ def _fetched(connection: sqlite3.Connection, query: str, values: Sequence[object
     return connection.execute(query, values).fetchall()
 
 
-def _executed(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> int:
-    return connection.execute(statement, values).rowcount
+async def _deleted(writer: Writer, table: str, condition: _Condition) -> int:
+    statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table}{condition.sql} LIMIT {_DELETE_LIMIT})"  # noqa: S608
+    total = 0
+    while True:
+        gone = await writer.write(lambda connection: connection.execute(statement, condition.values).rowcount)
+        total += gone
+        if gone < _DELETE_LIMIT:
+            return total
 
 
 def _executed_many(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, str]]) -> int:
@@ -267,37 +300,42 @@ def _executed_many(connection: sqlite3.Connection, statement: str, rows: Sequenc
 def _change(
     connection: sqlite3.Connection,
     table: str,
-    identifier: str,
     set_: Mapping[str, Any],
     add: Mapping[str, int],
     condition: _Condition,
 ) -> Document | None:
-    joined = f"{condition.sql} AND id = ?" if condition.sql else " WHERE id = ?"
-    row = connection.execute(f"SELECT body FROM {table}{joined}", (*condition.values, identifier)).fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT body FROM {table}{condition.sql}", condition.values).fetchone()  # noqa: S608
     if row is None:
         return None
-    document = {**_document(row), **set_}
+    before = _document(row)
+    document = {**before, **set_}
     for field, amount in add.items():
         document[field] = (document.get(field) or 0) + amount
-    if document["id"] != identifier:
+    if document["id"] != before["id"]:
         raise Conflict("a document's id does not change")
-    body = _encoded(document)
+    identifier, body = _row(document)
     connection.execute(f"UPDATE {table} SET body = ? WHERE id = ?", (body, identifier))  # noqa: S608
     return document
 
 
 def _make_table(connection: sqlite3.Connection, schema: Schema) -> None:
     table = _checked(schema.name)
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
+    # `id` has no type: with one, SQLite would take a number in a filter for the text that it looks like.
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (id PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
     indexes = list(schema.indexes)
     if schema.expires_at is not None:
         indexes.append(Index((schema.expires_at,)))
     for index in indexes:
         name = f"{table}__{'__'.join(index.fields)}{'__unique' if index.unique else ''}"
-        terms = ", ".join(_path(field) for field in index.fields)
+        terms = ", ".join([_path(index.fields[0]), *(_term(field, index) for field in index.fields[1:])])
         known_only = f" WHERE {_path(index.fields[0])} IS NOT NULL" if index.unique else ""
         unique = "UNIQUE " if index.unique else ""
         connection.execute(f"CREATE {unique}INDEX IF NOT EXISTS {name} ON {table} ({terms}){known_only}")
+
+
+def _term(field: str, index: Index) -> str:
+    # To SQLite no two missing values are the same; to a unique index they are.
+    return f"ifnull({_path(field)}, x'')" if index.unique else _path(field)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

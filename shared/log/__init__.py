@@ -9,7 +9,7 @@ Promises, kept by every adapter and tested by `tests/contracts/log_promises.py`:
 * An offset is never used twice within a topic's partition, and offsets rise.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -100,10 +100,3 @@ class Log(Protocol):
 def after(records: Sequence[StoredRecord], places: Places = START) -> dict[int, int]:
     """`places` moved on past `records`."""
     return dict(places) | {record.partition: record.offset for record in records}
-
-
-async def follow(replay: Replay, limit: int = 1000) -> AsyncIterator[Sequence[StoredRecord]]:
-    """Batches without end, none of them empty."""
-    while True:
-        if records := await replay.fetch(limit):
-            yield records

@@ -388,6 +388,24 @@ class TestFailures:
         await hook.has([1])
         assert asyncio.get_running_loop().time() - began > 0.9
 
+    async def test_a_restart_does_not_shorten_the_pause_that_a_receiver_asked_for(
+        self, home: Path, hook: Receiver
+    ) -> None:
+        hook.answers = lambda _received: status(503, Retry_After="3000")
+        async with integrations(home) as one:
+            made = await one.create(hook.url)
+            await one.take_in(1)
+            await eventually(lambda: failed_once(one, made["id"]))
+        hook.answers = lambda _received: status(200)
+        async with receiver() as other, integrations(home) as one:
+            await one.create(other.url)
+            await one.take_in(2)
+            await other.has([2])
+            assert len(hook.came) == 1
+            await one.change(made["id"], status="disabled")
+            await one.change(made["id"], status="active")
+            await hook.has([1, 2])
+
     async def test_mending_an_integration_tries_at_once(self, home: Path, hook: Receiver) -> None:
         async with integrations(home, ZDM_WEBHOOK_FIRST_PAUSE_S="60", ZDM_WEBHOOK_LONGEST_PAUSE_S="60") as one:
             made = await one.create(f"http://127.0.0.1:{hook.port + 1}/")
@@ -670,26 +688,32 @@ class TestCrashes:
         async with integrations(home, working=False) as one:
             await one.create(hook.url)
 
-            async def pour() -> None:
-                for start in range(0, 1500, 5):
-                    await one.receive(*(one.point(n, device_id=f"dev-{n % 7}") for n in range(start, start + 5)))
+            killed = asyncio.Event()
+
+            async def pour() -> int:
+                count = 0
+                while not killed.is_set():
+                    await one.receive(*(one.point(n, device_id=f"dev-{n % 7}") for n in range(count, count + 5)))
                     await asyncio.sleep(0.005)
+                    count += 5
+                return count
 
             pouring = asyncio.create_task(pour())
             for _ in range(3):
                 async with process(home):
                     before = len(hook.payloads)
-                    await eventually(partial(more, hook, before + 50))
+                    await eventually(partial(more, hook, before + 50), within_s=30)
                     await asyncio.sleep(random.uniform(0, 0.05))
-            await pouring
+            killed.set()
+            count = await pouring
             async with process(home):
-                await eventually(lambda: same(set(hook.payloads), set(range(1500))), within_s=20)
+                await eventually(lambda: same(set(hook.payloads), set(range(count))), within_s=30)
         names: dict[int, tuple[str, str]] = {}
         for received in hook.accepted:
             for point in received.batch["result"]:
                 name = (received.batch["batch_id"], point["id"])
                 assert names.setdefault(point["payload"], name) == name
-        assert list(names) == list(range(1500))
+        assert list(names) == list(range(count))
 
 
 async def points_kept(one: Integrations) -> bool:

@@ -34,6 +34,11 @@ class BackOff:
         self._first_s = first_s
         self._longest_s = longest_s
 
+    @property
+    def most_s(self) -> float:
+        """No pause is longer."""
+        return max(self._longest_s, _RETRY_AFTER_LIMIT_S)
+
     def pause(self, tries: int, asked_s: float | None) -> float:
         """Before the next try after `tries` failures; at least what the receiver asked for, an hour at most."""
         doubled = self._first_s * float(1 << min(tries - 1, 20))

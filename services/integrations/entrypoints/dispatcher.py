@@ -18,8 +18,6 @@ from shared.errors import Unavailable
 from shared.registry import Registry
 from shared.tasks import keep_running
 
-logger = structlog.get_logger()
-
 _REFRESH_S = 1.0
 _SWEEP_S = 10.0
 _EXPIRE_S = 600.0
@@ -121,7 +119,8 @@ class Dispatcher:
     def _ensure(self, lane: str) -> None:
         news = self._news.setdefault(lane, _News())
         if self._tasks is not None and lane not in self._lanes:
-            run = keep_running(f"lane {lane}", lambda: self._run_lane(lane, news))
+            # One name for all: it labels a metric.
+            run = keep_running("integrations-lane", lambda: self._run_lane(lane, news))
             self._lanes[lane] = self._tasks.create_task(run, name=f"lane {lane}")
 
     def _changed(self, integration_id: str) -> None:
@@ -140,12 +139,15 @@ class Dispatcher:
 
     async def _run_lane(self, identifier: str, news: _News) -> None:
         """Until it is stopped, which comes with its integration's end."""
+        structlog.contextvars.bind_contextvars(lane=identifier)
         lane: Lane | None = None
         while (integration := self._directory.get(integration_of(identifier))) is not None:
             news.changed.clear()
             news.grown.clear()
             if lane is None:
                 lane = await self._queues.lane(integration, identifier.removeprefix(f"{integration.id}."))
+                if await _heard(news.changed, self._deliver.pause_of(lane)):
+                    continue
             if not integration.active:
                 lane = await self._deliver.expire(lane)
                 await _heard(news.changed, _EXPIRE_S)

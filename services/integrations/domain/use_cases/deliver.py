@@ -62,6 +62,10 @@ class Deliver:
             await self._queues.progress(lane)
         return await self._try(integration, lane, batch)
 
+    def pause_of(self, lane: Lane) -> float:
+        """Seconds that an earlier process wanted to wait before the next try."""
+        return max(0.0, min(self._back_off.most_s, ((lane.next_try_at or 0) - self._clock.ms()) / 1000))
+
     async def expire(self, lane: Lane) -> Lane:
         """Drop what has waited longer than data is kept."""
         lane, _ = await self._without_expired(lane)
