@@ -18,7 +18,11 @@ def main(home: Path) -> None:
     """Make it, or give it the password that the services have."""
     parts = urlsplit(address(home))
     with MongoClient[dict[str, object]](
-        HOST, username="root", password=root_password(home), serverSelectionTimeoutMS=_PATIENCE_MS, timeoutMS=_PATIENCE_MS
+        HOST,
+        username="root",
+        password=root_password(home),
+        serverSelectionTimeoutMS=_PATIENCE_MS,
+        timeoutMS=_PATIENCE_MS,
     ) as client:
         database = client[DATABASE]
         role = {"role": "readWrite", "db": DATABASE}
