@@ -142,13 +142,11 @@ class PointsStore:
 
     async def forget(self, owner_id: str) -> int:
         """See the port."""
-        count = 0
+        points = 0
         for field in ("device_id", "workspace_id"):
-            where: Where = {field: owner_id}
-            while found := await every(self._points, where, limit=_STEP):
-                count += await self._points.delete_many({"id": In([document["id"] for document in found])})
-            await self._tags.delete_many(where)
-        return count
+            points += await self._points.delete_many({field: owner_id})
+            await self._tags.delete_many({field: owner_id})
+        return points
 
 
 def _conditions(query: PointsQuery) -> list[Where]:
