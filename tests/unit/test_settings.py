@@ -5,6 +5,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError
@@ -161,3 +162,25 @@ def test_a_process_that_is_told_wrong_ends_with_status_2_and_one_line_each() -> 
     lines = ended.stderr.splitlines()
     assert [line.split(":")[1].strip() for line in lines] == ["ZDM_DOCUMENTS", "ZDM_INTERNAL_PORT"]
     assert "secret" not in ended.stdout + ended.stderr
+
+
+def test_what_the_environment_does_not_say_a_file_may(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("correct horse\n")
+    told = {"ZDM_ADMIN_PASSWORD_FILE": str(tmp_path / "password")}
+    password = GatewaySettings.load(told).admin_password
+    assert password is not None
+    assert password.get_secret_value() == "correct horse"
+    password = GatewaySettings.load({**told, "ZDM_ADMIN_PASSWORD": "battery staple"}).admin_password
+    assert password is not None
+    assert password.get_secret_value() == "battery staple"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_one_that_breaks_a_rule_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(WrongSetting) as wrong:
+        Installation.load({"ZDM_DOCUMENTS_FILE": str(tmp_path / "missing")})
+    assert wrong.value.complaints[0].startswith("ZDM_DOCUMENTS_FILE: cannot read")
+    (tmp_path / "address").write_text("postgres://user:battery@here")
+    with pytest.raises(WrongSetting) as wrong:
+        Installation.load({"ZDM_DOCUMENTS_FILE": str(tmp_path / "address")})
+    assert wrong.value.complaints[0].startswith("ZDM_DOCUMENTS: ")
+    assert "battery" not in wrong.value.complaints[0]
