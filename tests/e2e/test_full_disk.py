@@ -66,6 +66,12 @@ async def test_a_full_disk_refuses_and_a_freed_one_goes_on(disk: SmallDisk) -> N
             status, _ = await rest.ask("GET", f"/v3/timeseries/{workspace}/data")
             assert status == 200
 
+            async def is_named() -> bool:
+                status, answer = await rest.ask("GET", "/readyz")
+                return status == 503 and "full" in answer["waiting_for"].get("documents", "")
+
+            await eventually(is_named)
+
             disk.free()
             await eventually(sender.send, within_s=20)
             await rest.call("POST", "/v3/workspaces", {"name": "room"})
