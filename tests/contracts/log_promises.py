@@ -192,7 +192,9 @@ class LogPromises:
     async def test_each_group_reads_everything_from_the_beginning(self, log: Log, topic: Topic) -> None:
         await log.append(topic, numbered("a", range(5)))
         async with log.subscribe(topic, "one") as one:
-            assert by_key(await take(one, 5)) == {"a": [0, 1, 2, 3, 4]}
+            records = await take(one, 5)
+            assert by_key(records) == {"a": [0, 1, 2, 3, 4]}
+            await one.commit(records)
             await log.append(topic, numbered("a", range(5, 7)))
             async with log.subscribe(topic, "two") as two:
                 assert by_key(await take(two, 7)) == {"a": list(range(7))}
@@ -233,10 +235,15 @@ class LogPromises:
         name = f"contract.{secrets.token_hex(6)}"
         inner, outer = Topic(f"{name}.v1"), Topic(f"a.{name}.v1")
         for topic in (inner, outer):
-            await log.append(topic, numbered("a", range(2)))
-        async with log.subscribe(inner, "group.a") as one, log.subscribe(outer, "group") as two:
-            await one.commit(await take(one, 2))
-            assert by_key(await take(two, 2)) == {"a": [0, 1]}
+            await log.append(topic, numbered("a", range(4)))
+        pairs = [(inner, "group.a"), (outer, "group"), (inner, "group")]
+        async with AsyncExitStack() as stack:
+            members = [await stack.enter_async_context(log.subscribe(*pair)) for pair in pairs]
+            for number, member in enumerate(members):
+                await member.commit(await take(member, number + 1, limit=number + 1))
+        for number, (topic, group) in enumerate(pairs):
+            async with log.subscribe(topic, group) as member:
+                assert by_key(await take(member, 3 - number)) == {"a": list(range(number + 1, 4))}
 
     async def test_only_one_member_holds_a_partition(self, address: str, topic: Topic) -> None:
         single = topic._replace(partitions=1)
