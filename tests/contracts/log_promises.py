@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from shared.log import START, Log, Places, Record, Replay, StoredRecord, Subscription, Topic, after
+from shared.log import FETCH_BYTES, START, Log, Places, Record, Replay, StoredRecord, Subscription, Topic, after
 from shared.log.open import open_log
 from tests.contracts.child import child
 from tests.support.waiting import eventually
@@ -152,6 +152,18 @@ class LogPromises:
         assert found["child"] == list(range(len(found["child"])))
 
     # Fetching
+
+    async def test_large_records_come_few_at_a_time_and_all_of_them_come(self, log: Log, topic: Topic) -> None:
+        for number in range(12):
+            await log.append(topic, [Record("a", b"%d" % number + bytes(_LARGE)), Record("b", bytes(_LARGE))])
+        found: list[StoredRecord] = []
+        async with log.replay(topic) as replay:
+            while len(found) < 24:
+                batch = await replay.fetch()
+                assert sum(len(record.value or b"") for record in batch) < FETCH_BYTES + 2 * _LARGE
+                found += batch
+        numbers = [int((record.value or b"").rstrip(bytes(1))) for record in found if record.key == "a"]
+        assert numbers == list(range(12))
 
     async def test_no_fetch_brings_more_than_its_limit_and_all_of_them_everything(self, log: Log, topic: Topic) -> None:
         await log.append(topic, numbered("a", range(2500)))
