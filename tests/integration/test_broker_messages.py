@@ -137,8 +137,9 @@ async def test_what_becomes_of_messages_is_counted(there: Ground) -> None:
     assert await connection.publish(f"{one.data}/{'x' * 5000}") == 0
     assert await there.send(Down("m1", one.id, b"1"), Down("m2", away.id, b"2"), Down("m3", away.id, b"3")) == 0
     assert await there.send(Down("x" * 129, one.id, b"1")) == 2
-    await there.connected(one)
+    session = await there.connected(one)
     await there.set_state(one, DISABLED)
+    assert await session.is_closed()
     counted = await there.counters() - before
     wanted = {
         "connects_total": 2,
