@@ -10,7 +10,7 @@ import pytest
 from deploy.simulator.device import ConnectionRefused, Device
 from services.ingestion.domain.records import BROKER_STARTED, PUBLISH
 from shared.frames import Down, Entry
-from tests.support.disk import small_disk
+from tests.support.disk import MIB, small_disk
 from tests.support.mqtt import CLOSED, CONNECT, REFUSED, Connection, binary, packet, text
 from tests.support.mqtt_broker import ACTIVE, DISABLED, Ground, Member, certificate, ground
 from tests.support.waiting import eventually
@@ -90,7 +90,7 @@ async def test_a_session_that_could_not_be_taken_over_goes_on(tmp_path: Path) ->
 
 
 async def test_on_a_full_disk_nothing_is_acknowledged_that_is_not_written(tmp_path: Path) -> None:
-    with small_disk(tmp_path, 16) as disk:
+    with small_disk(tmp_path, 16 * MIB) as disk:
         async with ground(disk.folder / "home", {"ZDM_SPOOL_FREE_BYTES": "0"}) as there:
             one, payload = await there.member(), b"x" * 3000
             connection = await there.connected(one)
