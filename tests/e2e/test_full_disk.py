@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from deploy.simulator.device import ConnectionRefused, Device
-from tests.support.disk import SmallDisk, small_disk
+from tests.support.disk import MIB, SmallDisk, small_disk
 from tests.support.system import System, default_workspace, new_device, running_system
 from tests.support.waiting import eventually
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture

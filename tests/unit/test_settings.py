@@ -1,6 +1,7 @@
 """Settings: what is wrong is named with its rule, and nothing secret is ever said."""
 
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -18,6 +19,7 @@ from services.provisioning.settings import ProvisioningSettings
 from services.storage.settings import StorageSettings
 from shared.settings import Installation, Networks, Port, PortOrOff, Settings, WrongSetting
 
+ROOT = Path(__file__).parents[2]
 EVERY = (
     Installation,
     GatewaySettings,
@@ -43,6 +45,13 @@ def complaints(kind: type[Settings], environment: Mapping[str, str]) -> list[str
     assert caught.value.code == 2
     assert str(caught.value) == "\n".join(caught.value.complaints)
     return caught.value.complaints
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    names = {info.alias for kind in EVERY for info in kind.model_fields.values()}
+    names |= set(re.findall(r"\$\{(ZDM_\w+)", (ROOT / "deploy/mosquitto/start").read_text()))
+    assert [name for name in names if f"| `{name}` |" not in text] == []
 
 
 def test_all_have_defaults_and_take_nothing_from_elsewhere() -> None:
