@@ -52,7 +52,13 @@ async def open_platform(installation: Installation) -> AsyncIterator[Platform]:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(open_log(installation.log_address))
+        log = await stack.enter_async_context(
+            open_log(
+                installation.log_address,
+                partitions=installation.log_partitions,
+                replication=installation.log_replication,
+            )
+        )
         documents = await stack.enter_async_context(open_documents(installation.documents_address))
         secret = load_or_create(home / "secrets" / "principal.key", lambda: os.urandom(32))
         yield Platform(home, log, documents, Registry(log), clock, Ids(clock), PrincipalSigner(secret, clock))

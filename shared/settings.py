@@ -95,6 +95,8 @@ class Installation(Settings):
 
     home: Path = Field(Path("var"), alias="ZDM_HOME")
     log: str = Field("", alias="ZDM_LOG", pattern=r"^(|sqlite:.+|kafka://.+)$")
+    log_partitions: int = Field(6, alias="ZDM_LOG_PARTITIONS", ge=1, le=1000)
+    log_replication: int = Field(1, alias="ZDM_LOG_REPLICATION", ge=1, le=9)
     documents: str = Field("", alias="ZDM_DOCUMENTS", pattern=r"^(|sqlite:.+|mongodb(\+srv)?://.+)$")
     public_host: str = Field("localhost", alias="ZDM_PUBLIC_HOST", pattern=r"^[A-Za-z0-9.:-]+$")
     log_level: str = Field("info", alias="ZDM_LOG_LEVEL", pattern=r"^(debug|info|warning|error)$")

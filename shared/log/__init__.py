@@ -60,7 +60,11 @@ class Subscription(Protocol):
         ...
 
     async def commit(self, records: Sequence[StoredRecord]) -> None:
-        """These, and all before them in their partitions, are done with: no member of the group gets them again."""
+        """These, and all before them in their partitions, are done with: no member of the group gets them again.
+
+        Raise `Unavailable` when that cannot be said, because another member has got the partition meanwhile or the log
+        does not answer; then they are fetched again.
+        """
         ...
 
 
@@ -76,7 +80,10 @@ class Log(Protocol):
     """Append and read."""
 
     async def append(self, topic: Topic, records: Sequence[Record]) -> None:
-        """Durable when this returns. Raise `OutOfSpace` or `Unavailable`; then some may be kept all the same."""
+        """Durable when this returns. Raise `OutOfSpace` or `Unavailable`; then some may be kept all the same.
+
+        Raise `TooLarge` when a record is more than this log can ever take.
+        """
         ...
 
     def subscribe(self, topic: Topic, group: str) -> AbstractAsyncContextManager[Subscription]:
@@ -91,8 +98,8 @@ class Log(Protocol):
         """The place of the newest record of each partition that has one."""
         ...
 
-    async def identity(self) -> str:
-        """A text that is another one when the log was made anew: places of one log mean nothing in another."""
+    async def identity(self, topic: Topic) -> str:
+        """A text that is another one when `topic` was made anew: places of the one mean nothing in the other."""
         ...
 
     async def ping(self) -> None:

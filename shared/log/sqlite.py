@@ -80,7 +80,7 @@ class SqliteLog:
         last = await self._readers.read(lambda connection: _scalar(connection, query))
         return {} if last is None else {_PARTITION: int(last)}
 
-    async def identity(self) -> str:
+    async def identity(self, topic: Topic) -> str:
         """See the port."""
         found = await self._readers.read(lambda connection: _scalar(connection, "SELECT value FROM about"))
         return str(found)

@@ -27,10 +27,6 @@ class TestSqliteLog(LogPromises):
     def address(self, tmp_path: Path) -> str:
         return f"sqlite:{tmp_path / 'log'}"
 
-    @pytest.fixture
-    def other_address(self, tmp_path: Path) -> str:
-        return f"sqlite:{tmp_path / 'another'}"
-
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
@@ -113,11 +109,16 @@ async def test_the_newest_record_stays_also_when_it_says_that_a_key_is_forgotten
     assert await log.end(_COMPACTED) == end
 
 
+async def test_a_new_file_is_another_log(tmp_path: Path) -> None:
+    async with sqlite_log(tmp_path / "log") as one, sqlite_log(tmp_path / "another") as two:
+        assert await one.identity(_TOPIC) != await two.identity(_TOPIC)
+
+
 async def test_many_open_a_new_log_at_once(tmp_path: Path) -> None:
     async def use(number: int) -> str:
         async with sqlite_log(tmp_path / "log") as log:
             await log.append(_TOPIC, numbered(str(number), range(3)))
-            return await log.identity()
+            return await log.identity(_TOPIC)
 
     assert len(set(await asyncio.gather(*map(use, range(8))))) == 1
     async with sqlite_log(tmp_path / "log") as log:
@@ -202,7 +203,7 @@ async def test_readers_of_a_full_log_go_on(scarce: Scarce) -> None:
     async with log.subscribe(_TOPIC, "group") as member, log.replay(_TOPIC) as replay:
         taken = await fill(log)
         assert by_key(await take(member, len(taken))) == by_key(await take(replay, len(taken))) == {"a": taken}
-        assert await log.identity()
+        assert await log.identity(_TOPIC)
 
 
 async def test_of_many_at_once_those_that_a_full_log_refuses_leave_nothing(scarce: Scarce) -> None:

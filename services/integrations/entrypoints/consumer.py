@@ -23,7 +23,7 @@ _TYPES = (str, str, str, str, str, str, int, int, str)
 async def consume_data(log: Log, enqueue: Enqueue, dispatcher: Dispatcher) -> None:
     """Enqueue, commit, wake who has something to send. For ever."""
     await dispatcher.loaded.wait()
-    identity = await log.identity()
+    identity = await log.identity(DATA)
     async with log.subscribe(DATA, GROUP) as records:
         while True:
             batch = await records.fetch(_BATCH)

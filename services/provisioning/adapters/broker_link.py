@@ -124,7 +124,7 @@ class BrokerLink:
         answer = await self._control.request(frames.hello)
         if not isinstance(answer, Place):
             raise Unavailable("The broker does not say where it is")
-        log_id, place = await self._log.identity(), answer.place
+        log_id, place = await self._log.identity(ACCESS), answer.place
         if answer.log_id != log_id or place > await self._end() or not await self._remembers(place):
             place = await self._sync(log_id)
         await self._follow(log_id, place)

@@ -63,7 +63,7 @@ class Manage:
         self._policy.check_url(wanted.url, URL_FIELD)
         if len(await self._integrations.of_workspace(workspace_id)) >= _MOST:
             raise Refused(f"A workspace has {_MOST} integrations at most")
-        log, ends = await self._log.identity(), await self._log.end(DATA)
+        log, ends = await self._log.identity(DATA), await self._log.end(DATA)
         integration = Integration(
             id=self._ids.new("int-"),
             workspace_id=workspace_id,
