@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 DURATION ?= 60
 RATE ?= 500
 
-.PHONY: help run demo test check format bench chaos setup setup-dev
+.PHONY: up help run demo test check format bench chaos setup setup-dev
 
 help: ## One line for each command
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ run: setup ## Run the whole system here: Mosquitto and one Python process; Ctrl-
 
 demo: setup ## The same with a simulated fleet and a webhook receiver that prints what arrives
 	@deploy/local/demo
+
+up: ## The production profile: docker compose up, waited for, with where to go
+	@deploy/compose/up
 
 test: setup-dev ## Every test that needs no containers
 	@$(MAKE) -s -C deploy/mosquitto/plugin test

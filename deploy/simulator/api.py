@@ -54,5 +54,5 @@ def first_login(environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def base_url(environment: Mapping[str, str]) -> str:
-    """Where the installation's REST is."""
-    return f"http://127.0.0.1:{environment.get('ZDM_HTTP_PORT') or 8080}"
+    """Where the installation's REST is: `ZDM_URL`, or on this machine."""
+    return environment.get("ZDM_URL") or f"http://127.0.0.1:{environment.get('ZDM_HTTP_PORT') or 8080}"
