@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    KafkaError,
+    NotLeaderForPartitionError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
@@ -24,7 +29,6 @@ logger = structlog.get_logger()
 _OUTAGES = Counter("zdm_kafka_outages_total", "Times that Kafka stopped answering")
 
 ANSWER_S = 3.0
-_CREATE_S = 4.5
 _HEARD_S = 2.0
 _LOOK_S = 0.05
 _DAY_S = 24 * 3600
@@ -44,7 +48,10 @@ class Layout(NamedTuple):
 
 
 class Cluster:
-    """Asks, each time within `ANSWER_S`, and says once when Kafka goes away and once when it is back."""
+    """Asks, each time within `ANSWER_S`, and says once when Kafka goes away and once when it is back.
+
+    What takes several questions has no deadline of its own.
+    """
 
     def __init__(self, access: Access, partitions: int, replication: int) -> None:
         self._access = access
@@ -100,11 +107,19 @@ class Cluster:
 
     async def bounds(self, topic: Topic) -> dict[int, tuple[int, int]]:
         """Of each partition the first offset that is kept, and the one that comes next."""
-        leaders = (await self.now(topic)).leaders
-        first, following = await asyncio.gather(
-            self._offsets(topic, leaders, _EARLIEST), self._offsets(topic, leaders, _LATEST)
-        )
-        return {partition: (first[partition], following[partition]) for partition in leaders}
+        while True:
+            leaders = (await self.now(topic)).leaders
+            try:
+                with translated():
+                    first = await self._offsets(topic, leaders, _EARLIEST)
+                    following = await self._offsets(topic, leaders, _LATEST)
+            except Unavailable as error:
+                # A leader that has just become one does not know it yet.
+                if not isinstance(error.__cause__, NotLeaderForPartitionError):
+                    raise
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return {partition: (first[partition], following[partition]) for partition in leaders}
 
     async def close(self) -> None:
         """Hang up."""
@@ -141,19 +156,14 @@ class Cluster:
         return self._client
 
     async def _made(self, topic: Topic) -> Layout:
-        try:
-            async with asyncio.timeout(_CREATE_S):
-                layout = await self._described(topic)
-                if layout is not None:
-                    await self._bring_into_step(topic)
-                while layout is None:
-                    await self._create(topic)
-                    layout = await self._described(topic)
-                    if layout is None:
-                        await asyncio.sleep(_LOOK_S)
-        except TimeoutError:
-            raise Unavailable(f"Kafka does not make the topic {topic.name} in time") from None
-        return layout
+        if (layout := await self._described(topic)) is not None:
+            await self._bring_into_step(topic)
+            return layout
+        await self._create(topic)
+        while True:
+            if (layout := await self._described(topic)) is not None:
+                return layout
+            await asyncio.sleep(_LOOK_S)
 
     async def _described(self, topic: Topic) -> Layout | None:
         """None when there is no such topic, or when not all of it is there yet."""
@@ -197,11 +207,10 @@ class Cluster:
             *(self._ask(OffsetRequest(-1, 0, [(topic.name, asked)]), leader) for leader, asked in by_leader.items())
         )
         found = {}
-        with translated():
-            for answer in answers:
-                for partition, code, _time, offset in answer.topics[0][1]:
-                    check(code)
-                    found[partition] = offset
+        for answer in answers:
+            for partition, code, _time, offset in answer.topics[0][1]:
+                check(code)
+                found[partition] = offset
         return found
 
 

@@ -15,7 +15,7 @@ from shared.errors import Unavailable
 from shared.log import Places, StoredRecord, Topic
 from shared.log.kafka.address import Access
 from shared.log.kafka.cluster import ANSWER_S, Cluster
-from shared.log.kafka.errors import translated
+from shared.log.kafka.errors import in_time, translated
 
 logger = structlog.get_logger()
 
@@ -289,7 +289,8 @@ class Watch:
         return Unavailable(f"A reading of {self._topic.name} {how}")
 
     async def _behind(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        bounds = await self._cluster.bounds(self._topic)
+        async with in_time(ANSWER_S):
+            bounds = await self._cluster.bounds(self._topic)
         behind = {}
         for partition in consumer.assignment():
             place = await _position(consumer, partition)
