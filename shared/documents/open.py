@@ -9,10 +9,14 @@ from shared.settings import WrongSetting
 
 
 def open_documents(address: str) -> AbstractAsyncContextManager[Documents]:
-    """`sqlite:PATH`; raise `WrongSetting` for anything else."""
+    """`sqlite:PATH`, `mongodb://…` or `mongodb+srv://…`; raise `WrongSetting` for anything else."""
     scheme, _, rest = address.partition(":")
-    if scheme != "sqlite":
-        raise WrongSetting(
-            [f"ZDM_DOCUMENTS: this version has no store for addresses of {scheme!r}; it has sqlite:PATH"]
-        )
-    return sqlite_documents(Path(rest))
+    match scheme:
+        case "sqlite":
+            return sqlite_documents(Path(rest))
+        case "mongodb" | "mongodb+srv":
+            # Only where it is used: an edge box has better uses for the driver's memory.
+            from shared.documents.mongo import mongo_documents
+
+            return mongo_documents(address)
+    raise WrongSetting([f"ZDM_DOCUMENTS: no store for addresses of {scheme!r}; there are sqlite:PATH and mongodb://…"])

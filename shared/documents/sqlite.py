@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from shared.documents import ALL, Between, Document, In, Index, Scalar, Schema, Where
+from shared.documents.values import checked_id, checked_name, checked_scalar
 from shared.errors import Conflict, Refused
 from shared.sqlite import Readers, Writer, connect, touch, translated
 from shared.tasks import keep_running
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _CHUNK = 500
 _EXPIRE_EVERY_S = 30.0
 _DELETE_LIMIT = 5_000  # documents deleted in one write, so that others get their turn in between
-_INT64 = range(-(2**63), 2**63)
 # SQLite's JSON functions take a text to end at a NUL. In what is kept, U+FFFF is an escape: 0 behind it stands for NUL,
 # 1 for U+FFFF itself.
 _ESCAPE, _NUL, _ITSELF = "\uffff", "\uffff0", "\uffff1"
@@ -76,7 +75,7 @@ class SqliteCollection:
     """See `shared.documents.Collection`."""
 
     def __init__(self, schema: Schema, writer: Writer, readers: Readers, direct: sqlite3.Connection) -> None:
-        self._table = _checked(schema.name)
+        self._table = checked_name(schema.name)
         self._writer = writer
         self._readers = readers
         self._direct = direct
@@ -107,12 +106,12 @@ class SqliteCollection:
         """See the port."""
         query = f"SELECT body FROM {self._table} WHERE id = ?"  # noqa: S608
         with translated():
-            row = self._direct.execute(query, (_text(_identifier(identifier)),)).fetchone()
+            row = self._direct.execute(query, (_text(checked_id(identifier)),)).fetchone()
         return None if row is None else _document(row)
 
     async def get_many(self, identifiers: Sequence[str]) -> dict[str, Document]:
         """See the port."""
-        condition = _conditions({"id": In([_identifier(identifier) for identifier in identifiers])})
+        condition = _conditions({"id": In([checked_id(identifier) for identifier in identifiers])})
         query = f"SELECT body FROM {self._table}{condition.sql}"  # noqa: S608
         rows = await self._readers.read(partial(_fetched, query=query, values=condition.values))
         return {document["id"]: document for document in map(_document, rows)}
@@ -127,7 +126,7 @@ class SqliteCollection:
     ) -> Document | None:
         """See the port."""
         # Not one mapping: `where` may name the id as well.
-        condition = _both(_conditions(where), _conditions({"id": _identifier(identifier)}))
+        condition = _both(_conditions(where), _conditions({"id": checked_id(identifier)}))
         return await self._writer.write(
             lambda connection: _change(connection, self._table, set_ or {}, add or {}, condition)
         )
@@ -158,7 +157,7 @@ class SqliteCollection:
 
     async def delete(self, identifier: str, *, where: Where = ALL) -> bool:
         """See the port."""
-        condition = _both(_conditions(where), _conditions({"id": _identifier(identifier)}))
+        condition = _both(_conditions(where), _conditions({"id": checked_id(identifier)}))
         return await _deleted(self._writer, self._table, condition) > 0
 
     async def delete_many(self, where: Where) -> int:
@@ -214,40 +213,16 @@ def _kind(path: str, bound: str | int) -> str:
 
 
 def _path(field: str) -> str:
-    # Only names that code writes get here; the check keeps it so.
-    return "id" if field == "id" else f"json_extract(body, '$.{_checked(field)}')"
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"not a name of a collection or field: {name!r}")
-    return name
+    return "id" if field == "id" else f"json_extract(body, '$.{checked_name(field)}')"
 
 
 def _value(value: Scalar) -> str | int | None:
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        if value not in _INT64:
-            raise Refused("a number beyond 64 bits")
-        return value
-    if value is not None:
-        raise TypeError(f"a filter compares with text, integers, booleans and None, not with {type(value).__name__}")
-    return None
-
-
-def _identifier(value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a document's id is a string")
-    return value
+    checked = checked_scalar(value)
+    return _text(checked) if isinstance(checked, str) else checked
 
 
 def _text(value: str) -> str:
     """`value` as it is kept."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused("text with a lone surrogate is no Unicode text") from None
     return value.replace(_ESCAPE, _ITSELF).replace("\0", _NUL)
 
 
@@ -257,7 +232,7 @@ def _ordering(order: Sequence[str]) -> str:
 
 
 def _row(document: Document) -> tuple[str, str]:
-    return _text(_identifier(document["id"])), _encoded(document)
+    return _text(checked_id(document["id"])), _encoded(document)
 
 
 def _encoded(document: Document) -> str:
@@ -319,7 +294,7 @@ def _change(
 
 
 def _make_table(connection: sqlite3.Connection, schema: Schema) -> None:
-    table = _checked(schema.name)
+    table = checked_name(schema.name)
     # `id` has no type: with one, SQLite would take a number in a filter for the text that it looks like.
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (id PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID")
     indexes = list(schema.indexes)
