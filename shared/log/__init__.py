@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 # Partition -> offset of the last record seen in it. Empty: the beginning.
 Places = Mapping[int, int]
 START: Places = {}
+# Keeps a batch from filling the memory, however large its records are.
+FETCH_BYTES = 8 * 1024 * 1024
 
 
 class Record(NamedTuple):
@@ -52,6 +54,7 @@ class Subscription(Protocol):
     async def fetch(self, limit: int = 1000, wait_s: float = 1.0) -> Sequence[StoredRecord]:
         """Up to `limit` records after the last fetched, in order per partition; empty when none came within `wait_s`.
 
+        Fewer when they are large: no more are added once they have `FETCH_BYTES` together.
         Raise `Unavailable` when the log cannot be reached.
         """
         ...
