@@ -146,12 +146,11 @@ class MongoCollection:
             return len((await self._kept.insert_many(stored, ordered=False)).inserted_ids)
         except BulkWriteError as error:
             taken = _duplicates(error)
-            # Of a document that is there already, the server may name any of the unique indexes.
-            identifiers = [stored[failed["index"]]["_id"] for failed in taken]
-            known = await self._kept.distinct("_id", {"_id": {"$in": identifiers}})
-            for failed, identifier in zip(taken, identifiers, strict=True):
-                if identifier not in known:
-                    raise _meaning(failed["code"], failed) from error
+            # Of what is there already, the server may name another unique index than the one of the ids.
+            unclear = {stored[one["index"]]["_id"]: one for one in taken if "_id" not in one.get("keyPattern", ())}
+            known = await self._kept.distinct("_id", {"_id": {"$in": list(unclear)}}) if unclear else ()
+            for identifier in unclear.keys() - known:
+                raise _meaning(_DUPLICATE_KEY, unclear[identifier]) from error
             return len(stored) - len(taken)
 
     async def put_many(self, documents: Sequence[Document]) -> None:
