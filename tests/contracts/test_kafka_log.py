@@ -13,7 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from structlog.testing import capture_logs
 
 from shared.errors import TooLarge, Unavailable
-from shared.log import Log, Record, StoredRecord, Topic, follow
+from shared.log import Log, Record, StoredRecord, Topic
 from shared.log.kafka import kafka_log, reading
 from shared.log.kafka.address import parse
 from shared.log.kafka.cluster import Cluster
@@ -424,7 +424,8 @@ async def read_on(log: Log, topic: Topic, found: list[StoredRecord]) -> None:
     while True:
         with suppress(Unavailable):
             async with log.subscribe(topic, "worker") as member:
-                async for records in follow(member):
+                while True:
+                    records = await member.fetch()
                     await member.commit(records)
                     found += records
         await asyncio.sleep(0.2)
