@@ -33,6 +33,8 @@ _HEARD_S = 2.0
 _LOOK_S = 0.05
 _DAY_S = 24 * 3600
 
+ASKING = "asking"
+
 _LATEST, _EARLIEST = -1, -2
 _NO_LEADER = -1
 
@@ -62,26 +64,27 @@ class Cluster:
         self._making = asyncio.Lock()
         self._kept: dict[str, Layout] = {}
         self._heard_at = float("-inf")
-        self._away = False
+        self._in_vain: set[str] = set()
 
     async def alive(self) -> None:
         """Raise `Unavailable` when Kafka does not answer now."""
         if asyncio.get_running_loop().time() - self._heard_at > _HEARD_S:
             await self._ask(DescribeTopics())
 
-    def lost(self, reason: str) -> None:
-        """Someone waited in vain for Kafka."""
-        if not self._away:
-            self._away = True
+    def lost(self, what: str, reason: str) -> None:
+        """`what` was in vain."""
+        if not self._in_vain:
             _OUTAGES.inc()
-            logger.warning("kafka_away", reason=reason)
+            logger.warning("kafka_away", what=what, reason=reason)
+        self._in_vain.add(what)
 
-    def heard(self) -> None:
-        """Someone got an answer of Kafka's."""
+    def heard(self, what: str) -> None:
+        """`what` was not in vain. Kafka is back once that holds for all: it may answer and yet take no records."""
         self._heard_at = asyncio.get_running_loop().time()
-        if self._away:
-            self._away = False
-            logger.info("kafka_back")
+        if self._in_vain:
+            self._in_vain.discard(what)
+            if not self._in_vain:
+                logger.info("kafka_back")
 
     async def made(self, topic: Topic) -> Layout:
         """`topic`, made when it is missing, its keeping brought into step with what `topic` says."""
@@ -136,11 +139,11 @@ class Cluster:
                     client = await self._started()
                     answer = await client.send(client.get_random_node() if node is None else node, request)
         except Unavailable as error:
-            self.lost(error.message)
+            self.lost(ASKING, error.message)
             # The next one finds its way from the addresses anew.
             await self.close()
             raise
-        self.heard()
+        self.heard(ASKING)
         return answer
 
     async def _started(self) -> AIOKafkaClient:
