@@ -35,6 +35,14 @@ async def mongo() -> AsyncIterator[Mongo]:
         yield mongo
 
 
+@pytest.fixture(autouse=True)
+async def emptied(mongo: Mongo) -> AsyncIterator[None]:
+    """Hundreds of collections would make the server slow."""
+    yield
+    async with AsyncMongoClient[dict[str, Any]](mongo.address()) as client:
+        await client.drop_database("zdm")
+
+
 @pytest.fixture
 def address(mongo: Mongo) -> str:
     return mongo.address()
