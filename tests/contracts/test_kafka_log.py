@@ -1,6 +1,7 @@
 """The Kafka log keeps the promises of its port, and some of its own."""
 
 import asyncio
+import gc
 import os
 import secrets
 from collections import Counter, defaultdict
@@ -26,12 +27,12 @@ from tests.contracts.log_promises import LogPromises, by_key, kept, numbered, ta
 from tests.support.kafka import Kafka, running_kafka
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.containers
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
 _KEYS = [f"device-{number}" for number in range(24)]
-_BACK_S = 60
+_BACK_S = 120
 # What the port allows is 5 s; the rest is for a busy machine.
-_DEADLINE_S = 7
+_DEADLINE_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +452,9 @@ def in_order(numbers: list[int]) -> bool:
     return True
 
 
-async def survives(kafka: Kafka, topic: Topic, outage: Callable[[Log], Awaitable[None]]) -> None:
+async def survives(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture, outage: Callable[[Log], Awaitable[None]]
+) -> None:
     """Nothing is lost by it nor out of order, and it is said once going and once coming."""
     appended, found = Counter[str](), list[StoredRecord]()
     with capture_logs() as said:
@@ -469,10 +472,14 @@ async def survives(kafka: Kafka, topic: Topic, outage: Callable[[Log], Awaitable
     assert all(in_order(each) for key, each in numbers.items() if key != "lost")
     events = Counter(one["event"] for one in said if one["log_level"] != "debug")
     assert events["kafka_away"] == events["kafka_back"] == 1, said
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-@pytest.mark.timeout(240)
-async def test_a_kafka_that_hangs_for_a_while_costs_nothing(kafka: Kafka, topic: Topic) -> None:
+@pytest.mark.timeout(400)
+async def test_a_kafka_that_hangs_for_a_while_costs_nothing(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
     async def hangs(log: Log) -> None:
         await kafka.pause()
         try:
@@ -482,11 +489,13 @@ async def test_a_kafka_that_hangs_for_a_while_costs_nothing(kafka: Kafka, topic:
         finally:
             await kafka.unpause()
 
-    await survives(kafka, topic, hangs)
+    await survives(kafka, topic, caplog, hangs)
 
 
-@pytest.mark.timeout(240)
-async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(kafka: Kafka, topic: Topic) -> None:
+@pytest.mark.timeout(400)
+async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
     async def killed(log: Log) -> None:
         await kafka.kill()
         try:
@@ -497,10 +506,10 @@ async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(kafka: Kaf
         finally:
             await kafka.start()
 
-    await survives(kafka, topic, killed)
+    await survives(kafka, topic, caplog, killed)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_kafka_that_is_away_at_the_start_is_found_when_it_comes(kafka: Kafka, topic: Topic) -> None:
     await kafka.stop()
     try:
