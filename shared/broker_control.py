@@ -37,7 +37,7 @@ class BrokerControl:
         self._user = user
         self._answer_s = answer_s
         self._socket = home / "broker" / "control.sock"
-        self._secret = home / "secrets" / "broker-service.key"
+        self._secret = home / "broker" / "service.key"
         self._requests = itertools.count(1)
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}

@@ -5,17 +5,22 @@ who misses something asks `settled` before saying that it does not exist.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
 
 from shared.errors import Refused, Unavailable
-from shared.log import Log, StoredRecord, follow
+from shared.log import Log, Places, StoredRecord
 from shared.messages.registry import RegistryEntry
 from shared.messages.topics import REGISTRY
 
 logger = structlog.get_logger()
+
+# A log tells of a removal for a day at least: whoever was away for less has missed none.
+_REMOVALS_KNOWN_S = 12 * 3600
 
 
 class Entry(NamedTuple):
@@ -33,12 +38,14 @@ class Entry(NamedTuple):
 class Registry:
     """Workspaces, fleets and devices by id."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, removals_known_s: float = _REMOVALS_KNOWN_S) -> None:
         self._log = log
-        self._kinds: dict[str, dict[str, Entry]] = {"workspace": {}, "fleet": {}, "device": {}}
-        self._place = -1
+        self._removals_known_s = removals_known_s
+        self._identity = ""
+        self._read_at = -math.inf
         self._moved = asyncio.Condition()
         self.ready = asyncio.Event()
+        self._forget()
 
     @property
     def devices(self) -> Mapping[str, Entry]:
@@ -58,33 +65,51 @@ class Registry:
         return self._kinds["device"].get(identifier)
 
     async def run(self) -> None:
-        """Follow the topic for ever; `ready` is set once all that was there at the start is read."""
-        target = max((await self._log.end(REGISTRY)).values(), default=-1)
-        async with self._log.replay(REGISTRY) as replay:
-            await self._reached(target)
-            async for records in follow(replay, limit=5000):
+        """Follow the topic for ever; `ready` is set once all that was there at the start is read.
+
+        Run again, it goes on where it was, or begins anew when removals may have been forgotten since.
+        """
+        identity = await self._log.identity()
+        if identity != self._identity or monotonic() - self._read_at > self._removals_known_s:
+            self._forget()
+        self._identity = identity
+        target = await self._log.end(REGISTRY)
+        async with self._log.replay(REGISTRY, self._places) as replay:
+            await self._moved_on(target)
+            while True:
+                records = await replay.fetch(5000)
+                self._read_at = monotonic()
                 for record in records:
                     self._apply(record)
-                await self._reached(target)
-
-    async def _reached(self, target: int) -> None:
-        if self._place >= target:
-            self.ready.set()
-        async with self._moved:
-            self._moved.notify_all()
+                if records:
+                    await self._moved_on(target)
 
     async def settled(self, timeout_s: float = 2.0) -> None:
         """Wait until all that is in the topic now is known. Raise `Unavailable` when that takes longer."""
         try:
             async with asyncio.timeout(timeout_s):
-                target = max((await self._log.end(REGISTRY)).values(), default=-1)
+                target = await self._log.end(REGISTRY)
                 async with self._moved:
-                    await self._moved.wait_for(lambda: self._place >= target)
+                    await self._moved.wait_for(lambda: self._reached(target))
         except TimeoutError:
             raise Unavailable("The registry is being read; try again in a moment") from None
 
+    def _forget(self) -> None:
+        self._kinds: dict[str, dict[str, Entry]] = {"workspace": {}, "fleet": {}, "device": {}}
+        self._places: dict[int, int] = {}
+        self.ready.clear()
+
+    async def _moved_on(self, target: Places) -> None:
+        if self._reached(target):
+            self.ready.set()
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _reached(self, target: Places) -> bool:
+        return all(self._places.get(partition, -1) >= offset for partition, offset in target.items())
+
     def _apply(self, record: StoredRecord) -> None:
-        self._place = record.offset
+        self._places[record.partition] = record.offset
         if record.value is None:
             for kind in self._kinds.values():
                 kind.pop(record.key, None)

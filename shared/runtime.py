@@ -19,21 +19,25 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from shared import logs
 from shared.clock import SystemClock
 from shared.documents.open import open_documents
+from shared.errors import Unavailable
 from shared.http.server import internal_app, serve
 from shared.http.upstreams import operations_route
 from shared.ids import Ids
 from shared.log.open import open_log
+from shared.outage import Outage
 from shared.registry import Registry
 from shared.security.principal import PrincipalSigner
 from shared.security.secrets import load_or_create
 from shared.security.tenancy import Tenancy
 from shared.service import Platform, Readiness, Service, Site, Worker
 from shared.settings import Installation, Settings, WrongSetting
-from shared.tasks import keep_running
+from shared.tasks import keep_running, pauses
+from shared.watch import Watch
 
 logger = structlog.get_logger()
 
 S = TypeVar("S", bound=Settings)
+T = TypeVar("T")
 
 _CLOSE_S = 10.0
 _LOOK_EVERY_S = 0.1
@@ -63,17 +67,15 @@ async def open_platform(installation: Installation) -> AsyncIterator[Platform]:
 class Health:
     """Whether the process is alive and can take work."""
 
-    def __init__(self, platform: Platform, services: Sequence[Service]) -> None:
-        self._checks: dict[str, Readiness] = {"registry": _registry_is_read(platform.registry)}
+    def __init__(self, platform: Platform, services: Sequence[Service], watch: Watch) -> None:
+        self._checks: dict[str, Readiness] = watch.checks() | {"registry": _registry_is_read(platform.registry)}
         for service in services:
             self._checks |= {f"{service.name}.{name}": check for name, check in service.ready.items()}
-        self._platform = platform
+        _READY.set_function(lambda: not self.waiting_for())
 
     def waiting_for(self) -> dict[str, str]:
         """What is not there yet: name and reason."""
-        found = {name: reason for name, check in self._checks.items() if (reason := check())}
-        _READY.set(not found)
-        return found
+        return {name: reason for name, check in self._checks.items() if (reason := check())}
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """Alive."""
@@ -124,7 +126,8 @@ async def run(
         "ZDM_INTERNAL_PORT",
     )
     inside.app.router.add_get("/metrics", _metrics)
-    health = Health(platform, services)
+    watch = Watch({"log": platform.log.ping, "documents": platform.documents.ping})
+    health = Health(platform, services, watch)
     async with AsyncExitStack() as stack:
         for service in services:
             if service.close is not None:
@@ -135,6 +138,7 @@ async def run(
         async with asyncio.TaskGroup() as tasks:
             workers = [
                 Worker("registry", platform.registry.run),
+                Worker("watch", watch.run),
                 *(worker for one in services for worker in one.workers),
             ]
             for worker in workers:
@@ -201,6 +205,20 @@ async def _until_told(main: Callable[[Mapping[str, str]], Awaitable[None]]) -> N
     logger.info("stopped")
 
 
+async def made(name: str, make: Callable[[], Awaitable[T]]) -> T:
+    """What `make` makes, tried until all that it needs answers."""
+    waiting, outage = pauses(), Outage(name)
+    while True:
+        try:
+            result = await make()
+        except Unavailable as error:
+            outage.goes_on(error.message)
+            await asyncio.sleep(next(waiting))
+        else:
+            outage.is_over()
+            return result
+
+
 def run_alone(name: str, settings_type: type[S], wire: Callable[[S, Platform], Awaitable[Service]]) -> None:
     """One service as a process of its own: its workers, and its routes on the internal port for the gateway alone."""
 
@@ -208,7 +226,7 @@ def run_alone(name: str, settings_type: type[S], wire: Callable[[S, Platform], A
         installation, settings = Installation.load(environment), settings_type.load(environment)
         async with begin(installation) as platform:
             structlog.contextvars.bind_contextvars(service=name)
-            service = await wire(settings, platform)
+            service = await made(name, lambda: wire(settings, platform))
             told = operations_route(service.routes, version("zdevicemanager"))
             app = internal_app([*service.routes, told], platform.principals, Tenancy(platform.registry))
             await run(installation, platform, [service], internal=app)

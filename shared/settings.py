@@ -47,13 +47,28 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Self:
-        """Read from `environment`; raise `WrongSetting`."""
+        """Read from `environment`; raise `WrongSetting`.
+
+        What NAME does not say, the file that NAME_FILE names does: secrets need not be in the environment.
+        """
+        names = {info.alias or name for name, info in cls.model_fields.items()}
         try:
-            return cls.model_validate({name: value for name, value in environment.items() if value != ""})
+            return cls.model_validate(_with_files(names, environment))
         except ValidationError as error:
             complaints = [_complaint(cls, environment, str(one["loc"][0]), one["msg"]) for one in error.errors()]
         # Not `from` the error: that one shows every value, secret ones too.
         raise WrongSetting(complaints)
+
+
+def _with_files(names: set[str], environment: Mapping[str, str]) -> dict[str, str]:
+    given = {name: value for name, value in environment.items() if value != ""}
+    for name in sorted(names - given.keys()):
+        if (path := given.get(f"{name}_FILE")) is not None:
+            try:
+                given[name] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise WrongSetting([f"{name}_FILE: cannot read {path}: {error}"]) from None
+    return given
 
 
 def _complaint(cls: type[Settings], environment: Mapping[str, str], name: str, rule: str) -> str:

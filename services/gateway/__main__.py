@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import wire
-from shared.runtime import begin, run, start
+from shared.runtime import begin, made, run, start
 from shared.settings import Installation
 
 
@@ -12,7 +12,7 @@ async def main(environment: Mapping[str, str]) -> None:
     """Serve until cancelled."""
     installation, settings = Installation.load(environment), GatewaySettings.load(environment)
     async with begin(installation) as platform:
-        gateway = await wire(settings, platform)
+        gateway = await made("gateway", lambda: wire(settings, platform))
         await run(installation, platform, [gateway.service], [gateway.site])
 
 

@@ -82,4 +82,4 @@ def _link(name: str, platform: Platform, store: Store) -> BrokerLink:
 
 
 def _make_broker_secret(home: Path) -> None:
-    load_or_create(home / "secrets" / "broker-service.key", lambda: secrets.token_hex(32).encode())
+    load_or_create(home / "broker" / "service.key", lambda: secrets.token_hex(32).encode())

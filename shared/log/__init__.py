@@ -9,13 +9,15 @@ Promises, kept by every adapter and tested by `tests/contracts/log_promises.py`:
 * An offset is never used twice within a topic's partition, and offsets rise.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 # Partition -> offset of the last record seen in it. Empty: the beginning.
 Places = Mapping[int, int]
 START: Places = {}
+# Keeps a batch from filling the memory, however large its records are.
+FETCH_BYTES = 8 * 1024 * 1024
 
 
 class Record(NamedTuple):
@@ -52,6 +54,7 @@ class Subscription(Protocol):
     async def fetch(self, limit: int = 1000, wait_s: float = 1.0) -> Sequence[StoredRecord]:
         """Up to `limit` records after the last fetched, in order per partition; empty when none came within `wait_s`.
 
+        Fewer when they are large: no more are added once they have `FETCH_BYTES` together.
         Raise `Unavailable` when the log cannot be reached.
         """
         ...
@@ -107,10 +110,3 @@ class Log(Protocol):
 def after(records: Sequence[StoredRecord], places: Places = START) -> dict[int, int]:
     """`places` moved on past `records`."""
     return dict(places) | {record.partition: record.offset for record in records}
-
-
-async def follow(replay: Replay, limit: int = 1000) -> AsyncIterator[Sequence[StoredRecord]]:
-    """Batches without end, none of them empty."""
-    while True:
-        if records := await replay.fetch(limit):
-            yield records

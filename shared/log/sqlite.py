@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from shared.log import START, Places, Record, Replay, StoredRecord, Subscription, Topic
+from shared.log import FETCH_BYTES, START, Places, Record, Replay, StoredRecord, Subscription, Topic
 from shared.sqlite import Readers, Writer, touch
 from shared.tasks import keep_running
 
@@ -259,7 +259,14 @@ def _claim(connection: sqlite3.Connection, table: str, count: int) -> int:
 
 def _select(connection: sqlite3.Connection, table: str, after: int, limit: int) -> list[StoredRecord]:
     query = f"SELECT {_PARTITION}, offset, key, value FROM {table} WHERE offset > ? ORDER BY offset LIMIT ?"  # noqa: S608
-    return [StoredRecord._make(row) for row in connection.execute(query, (after, limit))]
+    records, size = [], 0
+    for row in connection.execute(query, (after, limit)):
+        record = StoredRecord._make(row)
+        records.append(record)
+        size += len(record.value or b"")
+        if size >= FETCH_BYTES:
+            break
+    return records
 
 
 def _trim(connection: sqlite3.Connection, now: int) -> bool:

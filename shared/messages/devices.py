@@ -13,13 +13,18 @@ from shared.log import Record
 from shared.messages.base import Message
 
 
-def members(kind: type[NamedTuple], value: bytes) -> dict[str, Any]:
-    """The members of `kind` in `value`; what a later version added is left out."""
+def members(kind: type[NamedTuple], value: bytes) -> list[Any]:
+    """The members of `kind` in `value`, in their order; what a later version added is left out."""
     try:
         found = orjson.loads(value)
-        return {name: found[name] for name in kind._fields}
+        values = [found[name] for name in kind._fields]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise Refused(f"not a {kind.__name__}: {error}") from error
+    for one, wanted in zip(values, kind.__annotations__.values(), strict=True):
+        # All are text or integers; `type` as a boolean is no integer here.
+        if type(one) is not wanted:
+            raise Refused(f"not a {kind.__name__}: {one!r:.80} is no {wanted.__name__}")
+    return values
 
 
 class DataReceived(NamedTuple):
@@ -42,7 +47,7 @@ class DataReceived(NamedTuple):
     @classmethod
     def decode(cls, value: bytes) -> "DataReceived":
         """Raise `Refused` when `value` is no such message."""
-        return cls(**members(cls, value))
+        return cls(*members(cls, value))
 
 
 class UpReceived(NamedTuple):
@@ -62,7 +67,7 @@ class UpReceived(NamedTuple):
     @classmethod
     def decode(cls, value: bytes) -> "UpReceived":
         """Raise `Refused` when `value` is no such message."""
-        return cls(**members(cls, value))
+        return cls(*members(cls, value))
 
 
 class DownRequested(NamedTuple):
@@ -81,7 +86,7 @@ class DownRequested(NamedTuple):
     @classmethod
     def decode(cls, value: bytes) -> "DownRequested":
         """Raise `Refused` when `value` is no such message."""
-        return cls(**members(cls, value))
+        return cls(*members(cls, value))
 
 
 class HandedOver(Message):

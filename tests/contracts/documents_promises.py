@@ -75,6 +75,7 @@ class DocumentsPromises:
     @pytest.mark.parametrize("identifier", ["", "a.b", "$ne", "\0", "a\0", "'", "\U0001f9ea", "x" * 900, "7"])
     async def test_an_id_is_any_text(self, collection: Collection, identifier: str) -> None:
         await collection.insert_many([{"id": identifier}, {"id": "other"}])
+        assert await collection.count({"id": 7}) == await collection.count({"id": In([7])}) == 0
         assert await collection.get(identifier) == {"id": identifier}
         assert await collection.get_many([identifier]) == {identifier: {"id": identifier}}
         assert await collection.change(identifier, {"n": 1}, where={"id": identifier}) == {"id": identifier, "n": 1}
@@ -218,9 +219,8 @@ class DocumentsPromises:
     async def test_filters_compare_values(self, some: Collection, where: Where, ids: str) -> None:
         assert sorted(document["id"] for document in await every(some, where)) == list(ids)
         assert await some.count(where) == len(ids)
-        for identifier in "abcdefgh":
-            changed = await some.change(identifier, {"seen": 1}, where=where)
-            assert (changed is not None) == (identifier in ids)
+        changed = await asyncio.gather(*(some.change(each, {"seen": 1}, where=where) for each in "abcdefgh"))
+        assert "".join(document["id"] for document in changed if document is not None) == ids
         assert await some.count({"seen": 1}) == len(ids)
         assert await some.delete_many(where) == len(ids)
         assert sorted(document["id"] for document in await every(some)) == sorted(set("abcdefgh") - set(ids))
@@ -354,24 +354,24 @@ class DocumentsPromises:
 
     async def test_counters_add_up_however_many_add(self, address: str, collection: Collection, name: str) -> None:
         await collection.insert({"id": "a"})
-        async with child("add", address, name, "a", "200") as one, child("add", address, name, "a", "200") as two:
+        async with child("add", address, name, "a", "100") as one, child("add", address, name, "a", "100") as two:
             assert await one.line() == await two.line() == "begun"
             for _ in range(10):
                 await asyncio.gather(*(collection.change("a", add={"number": 1}) for _ in range(20)))
             assert await one.line() == await two.line() == "done"
-        assert await collection.get("a") == {"id": "a", "number": 600}
+        assert await collection.get("a") == {"id": "a", "number": 400}
 
     async def test_of_two_processes_one_wins_each_document(
         self, address: str, collection: Collection, name: str
     ) -> None:
-        await collection.insert_many([{"id": str(number)} for number in range(200)])
+        await collection.insert_many([{"id": str(number)} for number in range(100)])
         async with (
-            child("claim", address, name, "200", "one") as one,
-            child("claim", address, name, "200", "two") as two,
+            child("claim", address, name, "100", "one") as one,
+            child("claim", address, name, "100", "two") as two,
         ):
             assert await one.line() == await two.line() == "begun"
             won = [set(await each.rest()) for each in (one, two)]
-        assert sorted(won[0] | won[1], key=int) == [str(number) for number in range(200)]
+        assert sorted(won[0] | won[1], key=int) == [str(number) for number in range(100)]
         assert not won[0] & won[1]
         assert await collection.count({"owner": "one"}) == len(won[0])
 

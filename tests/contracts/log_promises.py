@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from shared.log import START, Log, Places, Record, Replay, StoredRecord, Subscription, Topic, after
+from shared.log import FETCH_BYTES, START, Log, Places, Record, Replay, StoredRecord, Subscription, Topic, after
 from shared.log.open import open_log
 from tests.contracts.child import child
 from tests.support.waiting import eventually
@@ -149,6 +149,18 @@ class LogPromises:
 
     # Fetching
 
+    async def test_large_records_come_few_at_a_time_and_all_of_them_come(self, log: Log, topic: Topic) -> None:
+        for number in range(12):
+            await log.append(topic, [Record("a", b"%d" % number + bytes(_LARGE)), Record("b", bytes(_LARGE))])
+        found: list[StoredRecord] = []
+        async with log.replay(topic) as replay:
+            while len(found) < 24:
+                batch = await replay.fetch()
+                assert sum(len(record.value or b"") for record in batch) < FETCH_BYTES + 2 * _LARGE
+                found += batch
+        numbers = [int((record.value or b"").rstrip(bytes(1))) for record in found if record.key == "a"]
+        assert numbers == list(range(12))
+
     async def test_no_fetch_brings_more_than_its_limit_and_all_of_them_everything(self, log: Log, topic: Topic) -> None:
         await log.append(topic, numbered("a", range(2500)))
         async with log.replay(topic) as replay:
@@ -188,7 +200,9 @@ class LogPromises:
     async def test_each_group_reads_everything_from_the_beginning(self, log: Log, topic: Topic) -> None:
         await log.append(topic, numbered("a", range(5)))
         async with log.subscribe(topic, "one") as one:
-            assert by_key(await take(one, 5)) == {"a": [0, 1, 2, 3, 4]}
+            records = await take(one, 5)
+            assert by_key(records) == {"a": [0, 1, 2, 3, 4]}
+            await one.commit(records)
             await log.append(topic, numbered("a", range(5, 7)))
             async with log.subscribe(topic, "two") as two:
                 assert by_key(await take(two, 7)) == {"a": list(range(7))}
@@ -229,10 +243,15 @@ class LogPromises:
         name = f"contract.{secrets.token_hex(6)}"
         inner, outer = Topic(f"{name}.v1"), Topic(f"a.{name}.v1")
         for topic in (inner, outer):
-            await log.append(topic, numbered("a", range(2)))
-        async with log.subscribe(inner, "group.a") as one, log.subscribe(outer, "group") as two:
-            await one.commit(await take(one, 2))
-            assert by_key(await take(two, 2)) == {"a": [0, 1]}
+            await log.append(topic, numbered("a", range(4)))
+        pairs = [(inner, "group.a"), (outer, "group"), (inner, "group")]
+        async with AsyncExitStack() as stack:
+            members = [await stack.enter_async_context(log.subscribe(*pair)) for pair in pairs]
+            for number, member in enumerate(members):
+                await member.commit(await take(member, number + 1, limit=number + 1))
+        for number, (topic, group) in enumerate(pairs):
+            async with log.subscribe(topic, group) as member:
+                assert by_key(await take(member, 3 - number)) == {"a": list(range(number + 1, 4))}
 
     async def test_only_one_member_holds_a_partition(self, address: str, topic: Topic) -> None:
         single = topic._replace(partitions=1)

@@ -15,7 +15,7 @@ from shared.documents.sqlite import SqliteDocuments, sqlite_documents
 from shared.errors import OutOfSpace, Unavailable
 from shared.settings import WrongSetting
 from tests.contracts.documents_promises import DocumentsPromises
-from tests.contracts.small_disk import small_disk
+from tests.support.disk import MIB, small_disk
 
 _PLAIN = Schema("plain")
 
@@ -139,7 +139,8 @@ async def scarce(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             async def free() -> None:
                 await ballast.delete_many(ALL)
         else:
-            disk = stack.enter_context(small_disk(tmp_path / "disk"))
+            disk = stack.enter_context(small_disk(tmp_path, 2 * MIB))
+            disk.fill(leave=MIB)
             documents = await stack.enter_async_context(sqlite_documents(disk.folder / "documents"))
 
             async def free() -> None:

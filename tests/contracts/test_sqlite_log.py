@@ -15,7 +15,7 @@ from shared.log.open import open_log
 from shared.log.sqlite import SqliteLog, sqlite_log
 from shared.settings import WrongSetting
 from tests.contracts.log_promises import LogPromises, by_key, kept, numbered, take
-from tests.contracts.small_disk import small_disk
+from tests.support.disk import MIB, small_disk
 
 _DAY_S = 24 * 3600
 _TOPIC = Topic("topic.v1", retention_s=7 * _DAY_S)
@@ -157,7 +157,8 @@ async def scarce(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             log = await stack.enter_async_context(sqlite_log(tmp_path / "log", max_pages=100))
             yield Scarce(log, lambda: log.trim_now(later(days=8)))
         else:
-            disk = stack.enter_context(small_disk(tmp_path / "disk"))
+            disk = stack.enter_context(small_disk(tmp_path, 2 * MIB))
+            disk.fill(leave=MIB)
             log = await stack.enter_async_context(sqlite_log(disk.folder / "log"))
 
             async def free() -> None:
@@ -216,7 +217,8 @@ async def test_of_many_at_once_those_that_a_full_log_refuses_leave_nothing(scarc
 
 
 async def test_what_a_full_log_had_taken_is_there_after_opening_it_again(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path, 2 * MIB) as disk:
+        disk.fill(leave=MIB)
         async with sqlite_log(disk.folder / "log") as log:
             taken = await fill(log)
         disk.free()

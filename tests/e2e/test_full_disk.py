@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from deploy.simulator.device import ConnectionRefused, Device
-from tests.support.disk import SmallDisk, small_disk
+from tests.support.disk import MIB, SmallDisk, small_disk
 from tests.support.system import System, default_workspace, new_device, running_system
 from tests.support.waiting import eventually
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -65,6 +63,12 @@ async def test_a_full_disk_refuses_and_a_freed_one_goes_on(disk: SmallDisk) -> N
             assert (await system.metrics())["zdm_broker_spool_refusing"] == 1
             status, _ = await rest.ask("GET", f"/v3/timeseries/{workspace}/data")
             assert status == 200
+
+            async def is_named() -> bool:
+                status, answer = await rest.ask("GET", "/readyz")
+                return status == 503 and "full" in answer["waiting_for"].get("documents", "")
+
+            await eventually(is_named)
 
             disk.free()
             await eventually(sender.send, within_s=20)

@@ -276,6 +276,21 @@ async def test_ids_of_others_in_a_path_are_not_found_and_nothing_happens(world: 
     assert [await world.seen(tenant) for tenant in world.tenants] == before
 
 
+async def test_no_answer_to_a_question_of_ones_own_names_what_is_anothers(world: World) -> None:
+    asked = 0
+    for who, mine, theirs, headers in callers(world):
+        if headers is mine.session and mine.email == theirs.email:
+            continue
+        for operation in world.operations.all:
+            if operation.method == "GET" and (headers is mine.session or operation.takes_keys):
+                answer = await world.ask(operation, operation.at(mine.ids), headers)
+                assert answer.status == 200, (who, str(operation), answer)
+                named = [one for one in theirs.ids.values() if one in json.dumps(answer.json)]
+                assert not named, (who, str(operation), named)
+                asked += 1
+    assert asked > 40
+
+
 async def test_ids_of_others_in_a_body_or_query_are_not_found_and_nothing_happens(world: World) -> None:
     before = [await world.seen(tenant) for tenant in world.tenants]
     asked, wrong = 0, []

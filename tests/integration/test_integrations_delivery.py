@@ -688,26 +688,32 @@ class TestCrashes:
         async with integrations(home, working=False) as one:
             await one.create(hook.url)
 
-            async def pour() -> None:
-                for start in range(0, 1500, 5):
-                    await one.receive(*(one.point(n, device_id=f"dev-{n % 7}") for n in range(start, start + 5)))
+            killed = asyncio.Event()
+
+            async def pour() -> int:
+                count = 0
+                while not killed.is_set():
+                    await one.receive(*(one.point(n, device_id=f"dev-{n % 7}") for n in range(count, count + 5)))
                     await asyncio.sleep(0.005)
+                    count += 5
+                return count
 
             pouring = asyncio.create_task(pour())
             for _ in range(3):
                 async with process(home):
                     before = len(hook.payloads)
-                    await eventually(partial(more, hook, before + 50))
+                    await eventually(partial(more, hook, before + 50), within_s=30)
                     await asyncio.sleep(random.uniform(0, 0.05))
-            await pouring
+            killed.set()
+            count = await pouring
             async with process(home):
-                await eventually(lambda: same(set(hook.payloads), set(range(1500))), within_s=20)
+                await eventually(lambda: same(set(hook.payloads), set(range(count))), within_s=30)
         names: dict[int, tuple[str, str]] = {}
         for received in hook.accepted:
             for point in received.batch["result"]:
                 name = (received.batch["batch_id"], point["id"])
                 assert names.setdefault(point["payload"], name) == name
-        assert list(names) == list(range(1500))
+        assert list(names) == list(range(count))
 
 
 async def points_kept(one: Integrations) -> bool:

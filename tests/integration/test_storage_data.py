@@ -9,11 +9,12 @@ import pytest
 from services.storage.adapters.store import open_store
 from services.storage.domain.points import PointsQuery
 from services.storage.metrics import FORGOTTEN, REFUSED, REPEATED
+from services.storage.settings import StorageSettings
 from shared.documents.sqlite import SqliteDocuments
 from shared.log import Record
 from shared.messages.topics import DATA
 from tests.support.http import device, know, running_platform
-from tests.support.storage import KNOWN, T0, Storage, point, storage
+from tests.support.storage import KNOWN, RETENTION_DAYS, T0, Storage, point, storage
 from tests.support.waiting import eventually
 from tests.support.workers import unregister
 
@@ -88,7 +89,7 @@ async def test_a_death_between_storing_and_committing_stores_nothing_twice(tmp_p
     async with running_platform(tmp_path) as platform:
         await platform.log.append(DATA, [one.record() for one in points[10:]])
         # Stored, and then the end came.
-        await (await open_store(platform.documents, 90)).add(points[10:40])
+        await (await open_store(platform.documents, RETENTION_DAYS)).add(points[10:40])
     async with storage(tmp_path) as one:
         await eventually(lambda: has(one, 50))
         assert [found["payload"] for found in await one.points()] == list(range(49, -1, -1))
@@ -108,6 +109,10 @@ async def test_a_point_keeps_the_fleet_in_which_it_was_received(there: Storage) 
     await there.platform.registry.settled()
     assert [one["payload"] for one in await there.points(fleet="flt-1")] == [1]
     assert [one["fleet_id"] for one in await there.points()] == ["", "flt-2", "flt-1"]
+
+
+def test_ninety_days_are_kept_unless_told_otherwise() -> None:
+    assert StorageSettings.load({}).retention_days == 90
 
 
 async def has(there: Storage, count: int, workspace_id: str = "wks-1") -> bool:
@@ -145,7 +150,7 @@ async def test_nothing_of_a_deleted_workspace_stays(there: Storage) -> None:
     await there.put(point(1), point(2, device_id="dev-2"), point(3, workspace_id="wks-2", device_id="dev-3"))
     await unregister(there.platform, "wks-1")
     assert (await there.ask("workspaces/wks-1/data")).status == 404
-    store = await open_store(there.platform.documents, 90)
+    store = await open_store(there.platform.documents, RETENTION_DAYS)
 
     async def gone() -> bool:
         return not [found async for found in store.find(PointsQuery("wks-1"))] and not await store.tags("wks-1", None)
@@ -154,17 +159,18 @@ async def test_nothing_of_a_deleted_workspace_stays(there: Storage) -> None:
     assert await has(there, 1, "wks-2")
 
 
-async def test_points_and_then_their_tags_go_after_ninety_days(there: Storage) -> None:
+async def test_points_and_then_their_tags_go_when_they_were_kept_long_enough(there: Storage) -> None:
     documents = cast(SqliteDocuments, there.platform.documents)
     taken = point(0).timestamp_in
+    gone = taken + RETENTION_DAYS * DAY_MS
     await there.put(point(0, "1", tag="old"), point(1, "2", tag="young", timestamp_in=taken + DAY_MS))
-    await documents.expire_now(taken + 90 * DAY_MS)
+    await documents.expire_now(gone)
     assert await has(there, 2)
-    await documents.expire_now(taken + 90 * DAY_MS + 1)
+    await documents.expire_now(gone + 1)
     assert [one["payload"] for one in await there.points()] == [2]
-    await documents.expire_now(taken + 91 * DAY_MS + 1)
+    await documents.expire_now(gone + DAY_MS + 1)
     assert (await there.ask("workspaces/wks-1/tags")).json == {"tags": ["young"]}
-    await documents.expire_now(taken + 92 * DAY_MS + 1)
+    await documents.expire_now(gone + 2 * DAY_MS + 1)
     assert (await there.ask("workspaces/wks-1/tags")).json == {"tags": []}
 
 
@@ -172,6 +178,6 @@ async def test_a_tag_that_is_still_in_use_stays(there: Storage) -> None:
     documents = cast(SqliteDocuments, there.platform.documents)
     for day in range(0, 100, 10):
         await there.put(point(day, str(day), timestamp_device=T0 + day * DAY_MS, timestamp_in=T0 + day * DAY_MS))
-    await documents.expire_now(T0 + 175 * DAY_MS)
+    await documents.expire_now(T0 + (RETENTION_DAYS + 85) * DAY_MS)
     assert [one["payload"] for one in await there.points()] == [90]
     assert (await there.ask("workspaces/wks-1/tags")).json == {"tags": ["env"]}

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import socket
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -25,6 +27,9 @@ COUNT = 175_000
 PAYLOAD = '{"text":"' + "x" * 200 + '","n":%d}'
 ALL = f"/v3/timeseries/wks-1/data?size={COUNT}"
 MIB = 1024 * 1024
+BIG_COUNT = 100
+BIG = json.dumps("x" * MIB)
+ALL_BIG = "/v3/timeseries/wks-2/data?size=1000"
 
 
 class Process:
@@ -69,11 +74,15 @@ class Process:
         return len(answer.json["result"])
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[asyncio.StreamReader]:
-        """Asks for everything, and reads no more than whoever has the reader does."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, limit=1024)
+    async def client(self, path: str = ALL) -> AsyncIterator[asyncio.StreamReader]:
+        """Asks for everything at `path`, and reads no more than whoever has the reader does."""
+        one = socket.socket()
+        # What the system itself takes in is no more than a moment's work for the server.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        one.connect(("127.0.0.1", self.server.port))
+        reader, writer = await asyncio.open_connection(sock=one, limit=1024)
         head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        writer.write(f"GET {ALL} HTTP/1.1\r\nHost: storage\r\n{head}\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: storage\r\n{head}\r\n".encode())
         try:
             assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
             yield reader
@@ -88,6 +97,9 @@ async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Proce
         store = await open_store(platform.documents, 36500)
         for start in range(0, COUNT, 5000):
             await store.add([point(number, PAYLOAD % number) for number in range(start, start + 5000)])
+        for first in range(10**9, 10**9 + BIG_COUNT, 10):
+            numbers = range(first, first + 10)
+            await store.add([point(number, BIG, workspace_id="wks-2", device_id="dev-3") for number in numbers])
         environment = {**os.environ, "ZDM_HOME": str(home), "ZDM_INTERNAL_PORT": str(port), "ZDM_LOG_LEVEL": "error"}
         python = ROOT / ".venv/bin/python"
         child = await asyncio.create_subprocess_exec(python, "-m", "services.storage", cwd=ROOT, env=environment)
@@ -139,22 +151,39 @@ async def test_the_largest_answer_is_never_whole_in_memory_and_others_are_answer
     assert len(body) > 50 * MIB
     assert grown < 25 * MIB, f"{grown / MIB:.0f} MiB for an answer of {len(body) / MIB:.0f} MiB"
     assert others > 10
-    assert seconds < 5
+    assert seconds < 10
     assert [found["payload"]["n"] for found in json.loads(body)["result"]] == list(range(COUNT - 1, -1, -1))
+
+
+async def test_points_as_large_as_they_may_be_are_never_many_in_memory(there: Process) -> None:
+    before = there.memory()
+    there.forget_peak()
+    size = 0
+    async with there.server.http.get(ALL_BIG, headers=there.headers) as answer:
+        async for piece in answer.content.iter_any():
+            size += len(piece)
+    assert size > BIG_COUNT * MIB
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(there.client(ALL_BIG))
+        await eventually(there.is_idle, every_s=0.2, within_s=60)
+        grown = there.memory("VmHWM") - before
+    assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB"
 
 
 async def test_clients_that_stop_reading_hold_up_neither_writers_nor_other_readers(there: Process) -> None:
     before, ahead = there.memory(), there.platform.home / "documents.sqlite-wal"
-    size = ahead.stat().st_size
+    with closing(sqlite3.connect(there.platform.home / "documents.sqlite")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     there.forget_peak()
     async with AsyncExitStack() as stack:
-        for _ in range(20):
+        for _ in range(12):
             await stack.enter_async_context(there.client())
-        await eventually(there.is_idle, every_s=0.2)
-        for start in range(COUNT, COUNT + 40_000, 1000):
+        await eventually(there.is_idle, every_s=0.2, within_s=60)
+        for start in range(COUNT, COUNT + 25_000, 1000):
             await there.store.add([point(number, PAYLOAD % number) for number in range(start, start + 1000)])
         # As long as somebody reads an old state, the file in front of the database only grows.
-        assert ahead.stat().st_size - size < 16 * MIB
+        assert ahead.stat().st_size < 16 * MIB
         assert await there.newest() == 50
         assert there.memory("VmHWM") - before < 25 * MIB
 

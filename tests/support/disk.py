@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+MIB = 1024 * 1024
 _SHARED_MEMORY = Path("/dev/shm")
-_SMALL = 1024**3
+_SMALL = 1024 * MIB
 
 
 class SmallDisk:
@@ -25,7 +26,7 @@ class SmallDisk:
         with self._ballast.open("ab", buffering=0) as file:
             while (room := self._room() - leave) > 0:
                 try:
-                    file.write(bytes(min(room, 1024 * 1024)))
+                    file.write(bytes(min(room, MIB)))
                 except OSError:
                     return
 
@@ -39,11 +40,11 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(parent: Path, size_mib: int = 64) -> Iterator[SmallDisk]:
+def small_disk(parent: Path, size: int = 64 * MIB) -> Iterator[SmallDisk]:
     """A disk in memory, mounted in `parent`; where that is not allowed, a container's own shared memory."""
     folder = parent / "disk"
     folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=700", "tmpfs", str(folder)]
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)]
     if subprocess.run(mounting, capture_output=True, check=False).returncode == 0:
         try:
             yield SmallDisk(folder)

@@ -18,6 +18,8 @@ from tests.support.workers import at_work
 
 PERSON = Principal(Kind.SESSION, "acc-1")
 T0 = 1_714_636_800_000  # 2024-05-02T08:00:00Z
+# So long that what is of then is still kept now.
+RETENTION_DAYS = 10_000
 
 
 def fleet(identifier: str, workspace_id: str, account_id: str) -> RegistryEntry:
@@ -104,6 +106,6 @@ async def storage(home: Path, *known: RegistryEntry) -> AsyncIterator[Storage]:
     """Storage in `home`."""
     async with running_platform(home, *(known or KNOWN)) as platform:
         await platform.registry.settled()
-        service = await wire(StorageSettings.load({}), platform)
+        service = await wire(StorageSettings.load({"ZDM_RETENTION_DAYS": str(RETENTION_DAYS)}), platform)
         async with at_work(service), serving_routes(platform, service.routes, PERSON) as server:
             yield Storage(platform, server)

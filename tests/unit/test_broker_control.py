@@ -80,10 +80,10 @@ async def test_without_a_connection_nothing_is_asked(there: Broker) -> None:
 
 @pytest.mark.parametrize("secret", ["0" * 64, "", None])
 async def test_a_wrong_secret_or_none_does_not_let_in(there: Broker, tmp_path: Path, secret: str | None) -> None:
-    (tmp_path / "broker").symlink_to(there.home / "broker")
-    (tmp_path / "secrets").mkdir()
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker/control.sock").symlink_to(there.home / "broker/control.sock")
     if secret is not None:
-        (tmp_path / "secrets/broker-service.key").write_text(secret)
+        (tmp_path / "broker/service.key").write_text(secret)
     control = BrokerControl(USER, tmp_path)
     await is_unavailable(control.connect())
     assert not control.connected
@@ -95,7 +95,8 @@ async def test_another_name_than_those_of_our_services_is_not_let_in(there: Brok
 
 
 async def test_where_there_is_no_broker_it_says_so(there: Broker, tmp_path: Path) -> None:
-    (tmp_path / "secrets").symlink_to(there.home / "secrets")
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker/service.key").write_text((there.home / "broker/service.key").read_text())
     await is_unavailable(BrokerControl(USER, tmp_path).connect())
     assert not paho_threads()
 

@@ -15,6 +15,7 @@ import pytest
 from shared import messages
 from shared.errors import Refused
 from shared.messages.base import Message
+from shared.messages.devices import DataReceived
 from shared.messages.topics import TOPICS, rejected
 
 EXAMPLES = Path(__file__).parents[1] / "messages" / "examples"
@@ -79,6 +80,17 @@ def test_members_that_a_later_version_added_are_ignored(file: Path) -> None:
 def test_what_is_no_such_message_is_refused(kind: type[Any], value: bytes) -> None:
     with pytest.raises(Refused):
         kind.decode(value)
+
+
+def test_a_member_of_another_type_is_refused() -> None:
+    right = {
+        "id": "a-1", "workspace_id": "w", "fleet_id": "f", "device_id": "d", "device_name": "n", "tag": "t",
+        "timestamp_device": 1, "timestamp_in": 2, "payload": "{}",
+    }  # fmt: skip
+    DataReceived.decode(orjson.dumps(right))
+    for name, wrong in (("tag", None), ("payload", {}), ("timestamp_in", "2"), ("timestamp_in", True)):
+        with pytest.raises(Refused, match="is no"):
+            DataReceived.decode(orjson.dumps({**right, name: wrong}))
 
 
 def test_every_message_has_an_example() -> None:

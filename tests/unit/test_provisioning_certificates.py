@@ -51,7 +51,7 @@ class TestInstallation:
     def test_files_are_for_their_owner_alone(self, tmp_path: Path) -> None:
         pki.prepare(tmp_path / "pki", "localhost", NOW)
         assert stat.S_IMODE((tmp_path / "pki").stat().st_mode) == 0o700
-        keys = list((tmp_path / "pki").glob("*.key"))
+        keys = list((tmp_path / "pki").rglob("*.key"))
         assert {key.name for key in keys} == {"server.key", "server-ca.key", "device-ca.key"}
         assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
 
@@ -85,9 +85,9 @@ class TestInstallation:
 
     def test_a_second_start_changes_no_file(self, tmp_path: Path) -> None:
         pki.prepare(tmp_path, "localhost", NOW)
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
         pki.prepare(tmp_path, "localhost", NOW + timedelta(days=30))
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
     @pytest.mark.parametrize(
         ("host", "later"), [("localhost", timedelta(days=800)), ("elsewhere.example.org", timedelta())]

@@ -1,10 +1,12 @@
 """Settings: what is wrong is named with its rule, and nothing secret is ever said."""
 
 import os
+import re
 import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError
@@ -17,6 +19,7 @@ from services.provisioning.settings import ProvisioningSettings
 from services.storage.settings import StorageSettings
 from shared.settings import Installation, Networks, Port, PortOrOff, Settings, WrongSetting
 
+ROOT = Path(__file__).parents[2]
 EVERY = (
     Installation,
     GatewaySettings,
@@ -42,6 +45,13 @@ def complaints(kind: type[Settings], environment: Mapping[str, str]) -> list[str
     assert caught.value.code == 2
     assert str(caught.value) == "\n".join(caught.value.complaints)
     return caught.value.complaints
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    names = {info.alias for kind in EVERY for info in kind.model_fields.values()}
+    names |= set(re.findall(r"\$\{(ZDM_\w+)", (ROOT / "deploy/mosquitto/start").read_text()))
+    assert [name for name in names if f"| `{name}` |" not in text] == []
 
 
 def test_all_have_defaults_and_take_nothing_from_elsewhere() -> None:
@@ -161,3 +171,25 @@ def test_a_process_that_is_told_wrong_ends_with_status_2_and_one_line_each() -> 
     lines = ended.stderr.splitlines()
     assert [line.split(":")[1].strip() for line in lines] == ["ZDM_DOCUMENTS", "ZDM_INTERNAL_PORT"]
     assert "secret" not in ended.stdout + ended.stderr
+
+
+def test_what_the_environment_does_not_say_a_file_may(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("correct horse\n")
+    told = {"ZDM_ADMIN_PASSWORD_FILE": str(tmp_path / "password")}
+    password = GatewaySettings.load(told).admin_password
+    assert password is not None
+    assert password.get_secret_value() == "correct horse"
+    password = GatewaySettings.load({**told, "ZDM_ADMIN_PASSWORD": "battery staple"}).admin_password
+    assert password is not None
+    assert password.get_secret_value() == "battery staple"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_one_that_breaks_a_rule_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(WrongSetting) as wrong:
+        Installation.load({"ZDM_DOCUMENTS_FILE": str(tmp_path / "missing")})
+    assert wrong.value.complaints[0].startswith("ZDM_DOCUMENTS_FILE: cannot read")
+    (tmp_path / "address").write_text("postgres://user:battery@here")
+    with pytest.raises(WrongSetting) as wrong:
+        Installation.load({"ZDM_DOCUMENTS_FILE": str(tmp_path / "address")})
+    assert wrong.value.complaints[0].startswith("ZDM_DOCUMENTS: ")
+    assert "battery" not in wrong.value.complaints[0]

@@ -14,6 +14,11 @@ static const char *const names[COUNTERS] = {
 #undef X
 };
 
+const char *counter_name(enum counter counter)
+{
+	return names[counter];
+}
+
 /* Every line has the same length at every save: written over the old text, the new one needs no room on a full disk. */
 static size_t render(char *text, size_t room)
 {

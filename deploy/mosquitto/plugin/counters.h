@@ -22,6 +22,7 @@
 	X(REFUSED_CERTIFICATE, "connects_refused_total{reason=\"certificate\"}") \
 	X(REFUSED_SERVICE, "connects_refused_total{reason=\"service\"}") \
 	X(REFUSED_SPOOL, "connects_refused_total{reason=\"spool\"}") \
+	X(REFUSED_TLS, "connects_refused_total{reason=\"tls\"}") \
 	X(PUBLISHES, "publishes_total") \
 	X(PUBLISHED_BYTES, "published_bytes_total") \
 	X(DENIED_TOPIC, "publishes_refused_total{reason=\"topic\"}") \
@@ -51,6 +52,8 @@ enum counter {
 };
 
 extern uint64_t counters[COUNTERS];
+
+const char *counter_name(enum counter counter);
 
 static inline void count(enum counter counter)
 {

@@ -17,6 +17,7 @@
 #include "counters.h"
 #include "snapshot.h"
 #include "spool.h"
+#include "thinning.h"
 #include "token.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -184,18 +185,8 @@ static void device_changed(struct device *device, void *context)
 
 static int refuse(enum counter why, const char *id)
 {
-	static uint64_t last_s, since;
-	uint64_t now = now_ms() / 1000;
 	count(why);
-	/* One line a second at most: a fleet that was thrown out would otherwise fill the disk. */
-	if (now != last_s) {
-		mosquitto_log_printf(MOSQ_LOG_NOTICE, "zdm: refused %.64s, reason %d (%llu more since the last line)",
-			id == NULL ? "?" : id, (int)why, (unsigned long long)since);
-		last_s = now;
-		since = 0;
-	} else {
-		since++;
-	}
+	mosquitto_log_printf(MOSQ_LOG_NOTICE, "zdm: refused %.64s: %s", id == NULL ? "?" : id, counter_name(why));
 	return MOSQ_ERR_AUTH;
 }
 
@@ -473,6 +464,7 @@ static int on_tick(int event, void *data, void *userdata)
 	counters[COUNT_SPOOL_SEGMENTS] = plugin.spool.segments;
 	counters[COUNT_SPOOL_REFUSING] = plugin.spool.refusing;
 	counters[COUNT_SNAPSHOT_BEHIND] = plugin.snapshot.behind;
+	counters[COUNT_REFUSED_TLS] = thinning_failed_handshakes();
 	counters_save(plugin.counters);
 	return MOSQ_ERR_SUCCESS;
 }
@@ -569,7 +561,7 @@ EXPORT int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **userdata, str
 	}
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "zdm: ready with %u devices, spool continues at %llu",
 		HASH_CNT(by_id, plugin.knowledge.devices.by_id), (unsigned long long)plugin.spool.boot);
-	return MOSQ_ERR_SUCCESS;
+	return thinning_begin() ? MOSQ_ERR_SUCCESS : complain("cannot stand between the broker and its log");
 }
 
 EXPORT int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *options, int number)
@@ -584,5 +576,6 @@ EXPORT int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *option
 	counters_save(plugin.counters);
 	devices_free(&plugin.knowledge.devices);
 	explicit_bzero(plugin.secret, sizeof plugin.secret);
+	thinning_end();
 	return MOSQ_ERR_SUCCESS;
 }

@@ -6,11 +6,11 @@ from functools import partial
 from typing import TypeVar
 
 from services.ingestion import metrics
-from services.ingestion.adapters.outage import Outage
 from services.ingestion.domain.ports import Message
 from shared import frames
 from shared.broker_control import BrokerControl
 from shared.errors import Refused, Unavailable
+from shared.outage import Outage
 from shared.tasks import pauses
 
 T = TypeVar("T")

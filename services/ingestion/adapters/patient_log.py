@@ -3,10 +3,10 @@
 import asyncio
 
 from services.ingestion import metrics
-from services.ingestion.adapters.outage import Outage
 from services.ingestion.domain.ports import Appends
 from shared.errors import Unavailable
 from shared.log import Log
+from shared.outage import Outage
 from shared.tasks import pauses
 
 _FIRST_PAUSE_S = 0.05

@@ -1,7 +1,8 @@
 """The installation's own certificates, in `$ZDM_HOME/pki`, made at its first start.
 
 `server-ca` signs what the broker shows, `device-ca` what devices show; neither certificate is ever made anew, since
-devices keep the first and have been signed by the second.
+devices keep the first and have been signed by the second. The keys of both lie in a folder below, so that the broker,
+which reads the rest, can be kept from them.
 """
 
 import ipaddress
@@ -63,7 +64,7 @@ def prepare(folder: Path, public_host: str, now: datetime) -> Pki:
 
 
 def _authority(folder: Path, stem: str, common_name: str, now: datetime) -> Pair:
-    key = _key(folder / f"{stem}.key")
+    key = _key(folder / "authority" / f"{stem}.key")
     pem = load_or_create(
         folder / f"{stem}.crt",
         lambda: certificate_pem(self_signed_authority(common_name, key, now, _AUTHORITY_LIFETIME)),

@@ -23,5 +23,5 @@ class Points(Protocol):
         ...
 
     async def forget(self, owner_id: str) -> int:
-        """Drop all of a device or workspace, in bounded steps; how many points there were. Safe to repeat."""
+        """Drop all of a device or workspace; how many points there were. Safe to repeat."""
         ...

@@ -327,7 +327,9 @@ static void on_a_full_disk_it_falls_behind_and_catches_up_with_room(void)
 	check_devices(5);
 	write_devices(8);
 	limit_files(RLIM_INFINITY);
+	off_t stuck = file_size();
 	write_devices(9);
+	CHECK(file_size() == stuck);
 	CHECK(snapshot.behind && snapshot_tidy(&snapshot, &knowledge) && !snapshot.behind);
 	write_devices(10);
 	reopen();
