@@ -69,7 +69,7 @@ class Registry:
 
         Run again, it goes on where it was, or begins anew when removals may have been forgotten since.
         """
-        identity = await self._log.identity()
+        identity = await self._log.identity(REGISTRY)
         if identity != self._identity or monotonic() - self._read_at > self._removals_known_s:
             self._forget()
         self._identity = identity

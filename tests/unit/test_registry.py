@@ -184,8 +184,8 @@ class Detour:
     async def end(self, topic: Topic) -> Places:
         return await self.to.end(topic)
 
-    async def identity(self) -> str:
-        return await self.to.identity()
+    async def identity(self, topic: Topic) -> str:
+        return await self.to.identity(topic)
 
     async def ping(self) -> None:
         await self.to.ping()

@@ -112,7 +112,7 @@ async def kafka_log(address: str, partitions: int = 6, replication: int = 1) -> 
 
 
 class _Details(logging.Handler):
-    """The driver says the same many times a second while Kafka is away; we say it once. Its words are for debugging."""
+    """The driver says the same many times a second while Kafka is away. Its words are for debugging."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger.debug("kafka_driver", said=record.getMessage(), by=record.name)
