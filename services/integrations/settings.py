@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shared.settings import Networks, Settings
+from shared.settings import Networks, Port, Settings
 
 
 class IntegrationsSettings(Settings):
@@ -15,3 +15,4 @@ class IntegrationsSettings(Settings):
     first_pause_s: float = Field(1.0, alias="ZDM_WEBHOOK_FIRST_PAUSE_S", gt=0)
     longest_pause_s: float = Field(300.0, alias="ZDM_WEBHOOK_LONGEST_PAUSE_S", gt=0)
     at_once: int = Field(32, alias="ZDM_WEBHOOKS_AT_ONCE", ge=1, le=1000)
+    internal_port: Port = Field(9090, alias="ZDM_INTERNAL_PORT")

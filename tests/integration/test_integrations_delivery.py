@@ -1,6 +1,7 @@
 """From the log to webhooks: integrations as it is wired, a real log, real documents and real receivers."""
 
 import asyncio
+import dataclasses
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import pytest
 from prometheus_client import REGISTRY as PROMETHEUS
 from standardwebhooks import Webhook
 
+from services.integrations.domain.queue import LaneLost
 from shared.clock import rfc3339_ms
 from shared.documents import Collection, Document, Documents, Schema
 from shared.errors import Unavailable
@@ -624,6 +626,49 @@ class DyingCollection:
         if self._owner.dying:
             raise Unavailable("dying")
         return await self._collection.insert_many(documents)
+
+
+class TestProcesses:
+    async def test_of_several_only_one_delivers_what_waits(self, home: Path, hook: Receiver) -> None:
+        await hook.off()
+        async with integrations(home, ZDM_INTERNAL_PORT="9001") as second:
+            made = await second.create(hook.url)
+            async with integrations(home, ZDM_INTERNAL_PORT="9002"):
+                await second.take_in(1, 2)
+                await eventually(lambda: owned(second))
+                await hook.on()
+                await second.delivered(made["id"], 2)
+                await second.take_in(3)
+                await second.delivered(made["id"], 3)
+                await asyncio.sleep(1)
+                await hook.has([1, 2, 3])
+
+    async def test_what_is_lost_to_another_can_no_longer_be_moved_on(self, one: Integrations, hook: Receiver) -> None:
+        queues = one.store.queues
+        made = await one.create(hook.url, active=False)
+        integration = await one.store.integrations.get(WORKSPACE, made["id"])
+        assert integration is not None
+        kept = await queues.lane(integration, "another-log.0")
+        mine = await queues.claim(kept, "a", ())
+        assert mine is not None
+        assert await queues.claim(mine, "b", ("a", "b")) is None
+        await queues.want(mine)
+        assert await queues.wanted("a") == [mine.id]
+        await queues.progress(dataclasses.replace(mine, done=7))
+        assert await queues.wanted("a") == [mine.id]
+        theirs = await queues.claim(mine, "b", ("b",))
+        assert theirs is not None
+        assert (theirs.done, theirs.wanted, await queues.wanted("b")) == (7, False, [])
+        with pytest.raises(LaneLost):
+            await queues.progress(dataclasses.replace(mine, done=8))
+        await queues.release(mine)
+        assert await queues.claim(theirs, "a", ("a", "b")) is None
+        await queues.release(theirs)
+        assert await queues.claim(await queues.lane(integration, "another-log.0"), "a", ("a", "b")) is not None
+
+
+async def owned(one: Integrations) -> bool:
+    return any(lane.owner for lane in await one.store.queues.lanes())
 
 
 class TestCrashes:

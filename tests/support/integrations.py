@@ -187,7 +187,7 @@ async def integrations(
         platform = await stack.enter_async_context(running_platform(home, *ENTRIES))
         clock = clock or SystemClock()
         platform = dataclasses.replace(platform, clock=clock, ids=Ids(clock))
-        store = await open_store(platform.documents)
+        store = await open_store(platform.documents, platform.clock)
         if documents is not None:
             platform = dataclasses.replace(platform, documents=documents)
         service = await wire(IntegrationsSettings.load({**PATIENCE, **environment}), platform)
@@ -211,8 +211,14 @@ class Steps:
         self._deliver = Deliver(store.queues, store.failures, sink, back_off, clock, Ids(clock), 90)
 
     async def lane(self) -> Lane:
-        """As kept."""
-        (lane,) = await self._one.store.queues.lanes_of(self._identifier)
+        """As kept, once the dispatcher has it: later it would take it out of our hands."""
+
+        async def look() -> Lane | None:
+            (lane,) = await self._one.store.queues.lanes_of(self._identifier)
+            return lane if lane.owner else None
+
+        lane = await eventually(look)
+        assert lane is not None
         return lane
 
     async def step(self) -> float | None:

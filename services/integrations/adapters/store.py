@@ -3,22 +3,27 @@
 A chunk is two documents of one id: what is known of it, read often and small, and its points, read once.
 """
 
+from collections.abc import Collection as Several
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from services.integrations.domain.integrations import Integration
 from services.integrations.domain.ports import Failure
-from services.integrations.domain.queue import Batch, Chunk, Lane, lane_id
+from services.integrations.domain.queue import Batch, Chunk, Lane, LaneLost, lane_id
+from shared.clock import Clock
 from shared.documents import Between, Collection, Document, Documents, Index, Schema, Where, every
 
 _INTEGRATIONS = Schema("integrations_integrations", (Index(("workspace_id",)),))
-_LANES = Schema("integrations_lanes", (Index(("integration_id",)),))
+_LANES = Schema("integrations_lanes", (Index(("integration_id",)), Index(("owner", "wanted"))))
+_MEMBERS = Schema("integrations_members", expires_at="alive_until")
 _CHUNKS = Schema("integrations_chunks", (Index(("lane", "last")), Index(("integration_id",))))
 _POINTS = Schema("integrations_points", (Index(("lane", "last")), Index(("integration_id",))))
 _FAILURES = Schema("integrations_failures", (Index(("integration_id", "id")),))
 
 _FAILURES_KEPT = 1000
+# So long after it was last heard of, a process is taken for dead.
+_ALIVE_MS = 10_000
 # Member of an integration's document once it is removed: when, in ms since 1970.
 _REMOVED = "removed_at"
 _THERE: Where = {_REMOVED: None}
@@ -134,11 +139,39 @@ class QueuesStore:
     async def points(self, batch: Batch) -> Sequence[str]:
         """See the port."""
         held = await self._points.get_many(batch.chunks)
+        if len(held) < len(batch.chunks):
+            raise LaneLost(f"batch {batch.id} is done with")
         return [point for chunk in batch.chunks for point in held[chunk]["points"]]
+
+    async def claim(self, lane: Lane, owner: str, alive: Several[str]) -> Lane | None:
+        """See the port."""
+        if lane.owner not in ("", owner) and lane.owner in alive:
+            return None
+        claimed = {"owner": owner, "wanted": False}
+        document = await self._lanes.change(lane.id, claimed, where={"owner": lane.owner})
+        if document is None and not lane.owner:
+            # Kept before lanes had owners.
+            document = await self._lanes.change(lane.id, claimed, where={"owner": None})
+        return None if document is None else _lane(document)
+
+    async def want(self, lane: Lane) -> None:
+        """See the port."""
+        await self._lanes.change(lane.id, {"wanted": True})
+
+    async def wanted(self, owner: str) -> Sequence[str]:
+        """See the port."""
+        return [found["id"] for found in await every(self._lanes, {"owner": owner, "wanted": True})]
+
+    async def release(self, lane: Lane) -> None:
+        """See the port."""
+        await self._lanes.change(lane.id, {"owner": "", "wanted": False}, where={"owner": lane.owner})
 
     async def progress(self, lane: Lane) -> None:
         """See the port."""
-        await self._lanes.put_many([asdict(lane)])
+        # Whether it is wanted, others say.
+        kept = {name: value for name, value in asdict(lane).items() if name not in ("id", "wanted")}
+        if await self._lanes.change(lane.id, kept, where={"owner": lane.owner}) is None:
+            raise LaneLost(f"{lane.id} is not {lane.owner}'s any more")
 
     async def clean(self, lane: Lane) -> None:
         """See the port."""
@@ -157,6 +190,24 @@ def _lane(document: Document) -> Lane:
 
 def _chunk(document: Document) -> Chunk:
     return Chunk(**{**document, "points": ()})
+
+
+class MembersStore:
+    """See `Members`."""
+
+    def __init__(self, members: Collection, clock: Clock) -> None:
+        self._members = members
+        self._clock = clock
+
+    async def alive(self, member: str) -> Several[str]:
+        """See the port."""
+        now = self._clock.ms()
+        await self._members.put_many([{"id": member, "alive_until": now + _ALIVE_MS}])
+        return {found["id"] for found in await every(self._members, {"alive_until": Between(now, None)})}
+
+    async def leave(self, member: str) -> None:
+        """See the port."""
+        await self._members.delete(member)
 
 
 class FailuresStore:
@@ -188,19 +239,23 @@ class FailuresStore:
 class Store:
     """All that integrations keeps."""
 
-    def __init__(self, integrations: IntegrationsStore, queues: QueuesStore, failures: FailuresStore) -> None:
+    def __init__(
+        self, integrations: IntegrationsStore, queues: QueuesStore, failures: FailuresStore, members: MembersStore
+    ) -> None:
         self.integrations = integrations
         self.queues = queues
         self.failures = failures
+        self.members = members
 
 
-async def open_store(documents: Documents) -> Store:
+async def open_store(documents: Documents, clock: Clock) -> Store:
     """Open the collections, making them when missing."""
     lanes, chunks = await documents.collection(_LANES), await documents.collection(_CHUNKS)
     points, failures = await documents.collection(_POINTS), await documents.collection(_FAILURES)
-    integrations = await documents.collection(_INTEGRATIONS)
+    integrations, members = await documents.collection(_INTEGRATIONS), await documents.collection(_MEMBERS)
     return Store(
         IntegrationsStore(integrations, [lanes, chunks, points, failures]),
         QueuesStore(lanes, chunks, points),
         FailuresStore(failures),
+        MembersStore(members, clock),
     )

@@ -1,6 +1,6 @@
 """What the rules of integrations need of the world."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,15 +87,43 @@ class Queues(Protocol):
         ...
 
     async def points(self, batch: Batch) -> Sequence[str]:
-        """All points of a batch."""
+        """All points of a batch; raise `LaneLost` when it is done with already."""
+        ...
+
+    async def claim(self, lane: Lane, owner: str, alive: Collection[str]) -> Lane | None:
+        """The lane, which `owner` has from now on; None while another has it that is `alive`."""
+        ...
+
+    async def want(self, lane: Lane) -> None:
+        """Have its owner release it."""
+        ...
+
+    async def wanted(self, owner: str) -> Sequence[str]:
+        """Lanes of `owner` that another wants."""
+        ...
+
+    async def release(self, lane: Lane) -> None:
+        """Whoever claims it may have it; nothing if it is lost already."""
         ...
 
     async def progress(self, lane: Lane) -> None:
-        """Keep how far it is."""
+        """Keep how far it is; raise `LaneLost` when its owner is another one now."""
         ...
 
     async def clean(self, lane: Lane) -> None:
         """Forget chunks that are done with."""
+        ...
+
+
+class Members(Protocol):
+    """The processes that deliver."""
+
+    async def alive(self, member: str) -> Collection[str]:
+        """`member` is alive, for some seconds at least; all that are."""
+        ...
+
+    async def leave(self, member: str) -> None:
+        """`member` has ended."""
         ...
 
 

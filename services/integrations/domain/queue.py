@@ -7,7 +7,7 @@ from typing import Self
 import orjson
 
 from shared.clock import rfc3339_ms
-from shared.errors import Refused
+from shared.errors import Conflict, Refused
 from shared.messages.devices import DataReceived
 
 BATCH_POINTS = 1000
@@ -98,9 +98,16 @@ class Batch:
         return self.id if self.whole else f"{self.id}-{start}-{stop}"
 
 
+class LaneLost(Conflict):
+    """Another process has the lane now, and knows better how far it is."""
+
+
 @dataclass(frozen=True)
 class Lane:
-    """How far a lane is. `done`: offset of the last record that was delivered (or dropped, or never for it)."""
+    """How far a lane is. `done`: offset of the last record that was delivered (or dropped, or never for it).
+
+    `owner`: the process that delivers it, empty for none; `wanted`: another one gets what is to be delivered.
+    """
 
     id: str
     integration_id: str
@@ -115,6 +122,8 @@ class Lane:
     last_sent_at: int | None = None
     last_error: str = ""
     next_try_at: int | None = None
+    owner: str = ""
+    wanted: bool = False
 
     @property
     def total(self) -> int:

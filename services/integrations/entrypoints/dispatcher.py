@@ -1,22 +1,29 @@
-"""Runs the lanes: each in a task of its own, so that a slow receiver delays nobody else."""
+"""Runs the lanes: each in a task of its own, so that a slow receiver delays nobody else.
+
+A lane is delivered by one process: the one that fills it, which is the one that has its partition of the log, as soon
+as whoever had it before has released it or is dead.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
 import structlog
 
 from services.integrations.domain.integrations import Integration
-from services.integrations.domain.ports import Integrations, Queues
-from services.integrations.domain.queue import BATCH_POINTS, Lane, integration_of, next_batch
+from services.integrations.domain.ports import Integrations, Members, Queues
+from services.integrations.domain.queue import BATCH_POINTS, Lane, LaneLost, integration_of, next_batch
 from services.integrations.domain.use_cases.deliver import Deliver
 from services.integrations.domain.use_cases.directory import Directory
 from services.integrations.domain.use_cases.sweep import Sweep
 from shared.errors import Unavailable
 from shared.registry import Registry
 from shared.tasks import keep_running
+
+logger = structlog.get_logger()
 
 _REFRESH_S = 1.0
 _SWEEP_S = 10.0
@@ -29,24 +36,45 @@ class _News:
 
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_filled: bool = False  # by this process, which should deliver it then
+    is_wanted: bool = False  # by another
+
+
+class Stores(Protocol):
+    """What lanes are made of."""
+
+    @property
+    def integrations(self) -> Integrations: ...
+
+    @property
+    def queues(self) -> Queues: ...
+
+    @property
+    def members(self) -> Members: ...
 
 
 class Dispatcher:
-    """`wake` a lane when its queue has grown; what was left by an earlier process is found at the start."""
+    """`wake` a lane when its queue has grown; what was left by an earlier process is found at the start.
+
+    `me`: the name of this process among those that deliver.
+    """
 
     def __init__(
         self,
         directory: Directory,
-        integrations: Integrations,
-        queues: Queues,
+        stores: Stores,
         deliver: Deliver,
         sweep: Sweep,
         registry: Registry,
         at_once: int,
+        me: str,
     ) -> None:
         self._directory = directory
-        self._integrations = integrations
-        self._queues = queues
+        self._integrations = stores.integrations
+        self._queues = stores.queues
+        self._members = stores.members
+        self._me = me
+        self._alive: Collection[str] = ()
         self._deliver = deliver
         self._sweep = sweep
         self._registry = registry
@@ -75,6 +103,7 @@ class Dispatcher:
         """Its queue has grown."""
         if self._directory.get(integration_of(lane)) is not None:
             self._ensure(lane)
+            self._news[lane].is_filled = True
             self._news[lane].grown.set()
 
     def waiting_for(self) -> str:
@@ -83,9 +112,18 @@ class Dispatcher:
 
     async def _keep_refreshed(self) -> None:
         while True:
+            self._alive = await self._members.alive(self._me)
+            await self._hear_who_is_wanted()
             await self._refresh()
             self.loaded.set()
             await asyncio.sleep(_REFRESH_S)
+
+    async def _hear_who_is_wanted(self) -> None:
+        for lane in await self._queues.wanted(self._me):
+            if (news := self._news.get(lane)) is not None:
+                news.is_wanted = True
+                news.changed.set()
+                news.grown.set()
 
     async def _keep_swept(self) -> None:
         await self.loaded.wait()
@@ -144,16 +182,43 @@ class Dispatcher:
         while (integration := self._directory.get(integration_of(identifier))) is not None:
             news.changed.clear()
             news.grown.clear()
-            if lane is None:
-                lane = await self._queues.lane(integration, identifier.removeprefix(f"{integration.id}."))
-                if await _heard(news.changed, self._deliver.pause_of(lane)):
-                    continue
-            if not integration.active:
-                lane = await self._deliver.expire(lane)
-                await _heard(news.changed, _EXPIRE_S)
-                continue
-            await self._gather(integration, lane, news)
-            lane = await self._step(integration, lane, news)
+            try:
+                lane = await self._turn(integration, identifier, lane, news)
+            except LaneLost as lost:
+                logger.info("lane_lost", reason=lost.message)
+                lane = None
+
+    async def _turn(self, integration: Integration, identifier: str, lane: Lane | None, news: _News) -> Lane | None:
+        """One round of a lane; the lane as it is then, None while it is not ours."""
+        if lane is None:
+            return await self._claimed(integration, identifier, news)
+        if news.is_wanted:
+            await self._release(lane, news)
+            return None
+        if not integration.active:
+            lane = await self._deliver.expire(lane)
+            await _heard(news.changed, _EXPIRE_S)
+            return lane
+        await self._gather(integration, lane, news)
+        return await self._step(integration, lane, news)
+
+    async def _claimed(self, integration: Integration, identifier: str, news: _News) -> Lane | None:
+        kept = await self._queues.lane(integration, identifier.removeprefix(f"{integration.id}."))
+        lane = await self._queues.claim(kept, self._me, self._alive)
+        if lane is None:
+            if news.is_filled and not kept.wanted:
+                await self._queues.want(kept)
+            await (_heard(news.changed, _REFRESH_S) if news.is_filled else _heard(news.grown, _SWEEP_S))
+            return None
+        news.is_wanted = False
+        await _heard(news.changed, self._deliver.pause_of(lane))
+        return lane
+
+    async def _release(self, lane: Lane, news: _News) -> None:
+        await self._queues.release(lane)
+        news.is_wanted = news.is_filled = False
+        # Whoever wants it looks every second, and is to be first.
+        await _heard(news.changed, 2 * _REFRESH_S)
 
     async def _step(self, integration: Integration, lane: Lane, news: _News) -> Lane:
         fails = lane.batch is not None and lane.batch.tries > 0
