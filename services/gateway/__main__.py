@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import structlog
+
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import wire
 from shared.runtime import begin, made, run, start
@@ -12,6 +14,7 @@ async def main(environment: Mapping[str, str]) -> None:
     """Serve until cancelled."""
     installation, settings = Installation.load(environment), GatewaySettings.load(environment)
     async with begin(installation) as platform:
+        structlog.contextvars.bind_contextvars(service="gateway")
         gateway = await made("gateway", lambda: wire(settings, platform))
         await run(installation, platform, [gateway.service], [gateway.site])
 

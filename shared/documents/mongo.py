@@ -4,12 +4,14 @@ A member of a document is a field of the stored one, so that `$set`, `$inc`, fil
 back exactly as it was put:
 
 * Text, booleans, None, finite floats and 64-bit integers are stored as what they are. Anything else, lists and
-  objects above all, as its JSON text under `json` within the field: BSON has no keys with NUL, updates do not reach
-  keys with a dot or a dollar sign, and the text costs less to write and to read than a BSON tree. So such a member
-  is neither None nor equal to any scalar.
+  objects above all, as its JSON text under `json` within the field: BSON has no keys with NUL, and updates do not
+  reach keys with a dot or a dollar sign. So such a member is neither None nor equal to any scalar.
 * A name that filters could not use anyhow (with a dot, a dollar sign, NUL, upper case, or empty) is stored
   percent-encoded after a `=`. `id` is stored as `_id`.
 * MongoDB expires by dates, we by numbers: the date is kept beside the number, in `_expires`.
+
+A point of storage takes 313 bytes so, 552 with its whole text beside the fields that filters need. To write or to read
+it costs this process some 3 µs beside BSON's own 2.
 
 Writes are acknowledged by a majority and from the journal. Nothing here needs a replica set; where there is one, the
 driver repeats what a change of primary interrupts.
@@ -69,7 +71,7 @@ _TOO_LARGE = frozenset({10334, 17419, 17420})
 
 _LAST_DATE_MS = 253_402_300_799_999  # the end of the year 9999: some readers know no later date
 _EXPIRES = "_expires"
-_EXPIRY_INDEX = "expiry"
+_EXPIRY_INDEX = "_expires"
 
 _Stored = dict[str, Any]
 
@@ -113,19 +115,18 @@ class MongoCollection:
             return
         with _translated():
             known = await self._kept.index_information()
-            missing = [index for index in _indexes(self._schema) if index.document["name"] not in known]
+            missing = {name: index for name, index in _indexes(self._schema).items() if name not in known}
             if missing:
                 with pymongo.timeout(_INDEXING_S):
-                    await self._kept.create_indexes(missing)
-                    await self._date_expiry()
+                    if self._schema.expires_at is not None and _EXPIRY_INDEX in missing:
+                        await self._date_all(self._schema.expires_at)
+                    await self._kept.create_indexes(list(missing.values()))
         self._is_made = True
 
-    async def _date_expiry(self) -> None:
-        """Give a date to documents from before the schema said when they go."""
-        field = self._schema.expires_at
-        if field is not None:
-            undated = {field: {"$type": "number"}, _EXPIRES: {"$exists": False}}
-            await self._kept.update_many(undated, [{"$set": {_EXPIRES: {"$toDate": {"$toLong": f"${field}"}}}}])
+    async def _date_all(self, field: str) -> None:
+        """Give dates to documents from before the schema said when they go."""
+        undated = {field: {"$gte": -_LAST_DATE_MS, "$lte": _LAST_DATE_MS}, _EXPIRES: {"$exists": False}}
+        await self._kept.update_many(undated, [{"$set": {_EXPIRES: {"$toDate": {"$toLong": f"${field}"}}}}])
 
     async def insert(self, document: Document) -> None:
         """See the port."""
@@ -146,12 +147,11 @@ class MongoCollection:
             return len((await self._kept.insert_many(stored, ordered=False)).inserted_ids)
         except BulkWriteError as error:
             taken = _duplicates(error)
-            # Of a document that is there already, the server may name any of the unique indexes.
-            identifiers = [stored[failed["index"]]["_id"] for failed in taken]
-            known = await self._kept.distinct("_id", {"_id": {"$in": identifiers}})
-            for failed, identifier in zip(taken, identifiers, strict=True):
-                if identifier not in known:
-                    raise _meaning(failed["code"], failed) from error
+            # Of what is there already, the server may name another unique index than the one of the ids.
+            unclear = {stored[one["index"]]["_id"]: one for one in taken if "_id" not in one.get("keyPattern", ())}
+            known = await self._kept.distinct("_id", {"_id": {"$in": list(unclear)}}) if unclear else ()
+            for identifier in unclear.keys() - known:
+                raise _meaning(_DUPLICATE_KEY, unclear[identifier]) from error
             return len(stored) - len(taken)
 
     async def put_many(self, documents: Sequence[Document]) -> None:
@@ -378,39 +378,40 @@ def _ordering(order: Sequence[str]) -> list[tuple[str, int]] | None:
     return [(_field(field.removeprefix("-")), -1 if field.startswith("-") else 1) for field in order] or None
 
 
-def _indexes(schema: Schema) -> list[IndexModel]:
-    indexes = [_index(index) for index in schema.indexes]
+def _indexes(schema: Schema) -> dict[str, IndexModel]:
+    """By name, which tells all of a declaration: what differs is another index."""
+    indexes = {f"{'__'.join(one.fields)}{'__unique' if one.unique else ''}": one for one in schema.indexes}
+    models = {name: _index(name, index) for name, index in indexes.items()}
     if schema.expires_at is not None:
-        indexes.append(IndexModel([(_EXPIRES, 1)], name=_EXPIRY_INDEX, expireAfterSeconds=0))
-    return indexes
+        models[_EXPIRY_INDEX] = IndexModel([(_EXPIRES, 1)], name=_EXPIRY_INDEX, expireAfterSeconds=0)
+    return models
 
 
-def _index(index: Index) -> IndexModel:
+def _index(name: str, index: Index) -> IndexModel:
     keys = [(_field(field), 1) for field in index.fields]
-    name = "__".join(index.fields)
     if not index.unique:
         return IndexModel(keys, name=name)
     # Any text, number or boolean. Not `$exists`, which None meets too; nor `$type`: the server does not see that what
     # equals a text is one, and would not use the index to find it.
     first = keys[0][0]
     anything: list[_Stored] = [{first: {"$gte": least}} for least in ("", float("-inf"), False)]
-    return IndexModel(keys, name=f"{name}__unique", unique=True, partialFilterExpression={"$or": anything})
+    return IndexModel(keys, name=name, unique=True, partialFilterExpression={"$or": anything})
 
 
 def _parts(whole: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (whole[start : start + size] for start in range(0, len(whole), size))
 
 
+def _failures(error: BulkWriteError) -> list[dict[str, Any]]:
+    return [*error.details["writeErrors"], *error.details["writeConcernErrors"]]
+
+
 def _duplicates(error: BulkWriteError) -> list[dict[str, Any]]:
     """What the bulk failed at because it is there already; raise what else went wrong."""
-    details = error.details
-    for failed in details["writeErrors"]:
-        if failed["code"] != _DUPLICATE_KEY:
-            raise _meaning(failed["code"], failed) from error
-    for failed in details["writeConcernErrors"]:
-        raise _meaning(failed["code"], failed) from error
-    duplicates: list[dict[str, Any]] = details["writeErrors"]
-    return duplicates
+    failures = _failures(error)
+    if any(failed["code"] != _DUPLICATE_KEY for failed in failures):
+        raise translation(error) from error
+    return failures
 
 
 @contextmanager
@@ -419,16 +420,19 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise _translation(error) from error
+        raise translation(error) from error
     except DocumentTooLarge as error:
         raise _meaning(min(_TOO_LARGE), {}) from error
     except OverflowError as error:
         raise Refused("a number beyond 64 bits") from error
 
 
-def _translation(error: PyMongoError) -> ZdmError:
+def translation(error: PyMongoError) -> ZdmError:
+    """What `error` means to a caller."""
     if isinstance(error, BulkWriteError):
-        return _meaning(*next((failed["code"], failed) for failed in _duplicates(error)))
+        failures = _failures(error)
+        worst = next((failed for failed in failures if failed["code"] != _DUPLICATE_KEY), failures[0])
+        return _meaning(worst["code"], worst)
     if isinstance(error, OperationFailure):
         return _meaning(error.code, error.details or {})
     if isinstance(error, AutoReconnect | ConfigurationError):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import bench_ingestion, end_to_end, fleet_start, rest_reads
+from tests.bench import bench_ingestion, bench_log, end_to_end, fleet_start, rest_reads
 from tests.bench.processes import rss_mb
 from tests.support.system import running_system
 
@@ -87,7 +87,14 @@ def taking_in(_rate: float, _seconds: float) -> None:
     show("Ingestion from a full spool, SQLite log", rows)
 
 
+def log(_rate: float, _seconds: float) -> None:
+    """What a record costs in the log that needs nothing else."""
+    with tempfile.TemporaryDirectory(prefix="zdm-bench-") as folder:
+        show("SQLite log", bench_log.rows(f"sqlite:{Path(folder) / 'log'}"))
+
+
 PARTS: dict[str, Callable[[float, float], None]] = {
+    "log": log,
     "ingestion": taking_in,
     "system": lambda rate, seconds: asyncio.run(whole_system(rate, seconds)),
     "fleet": lambda _rate, _seconds: asyncio.run(start_with_many()),

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+from shared import logs
 from shared.documents import Schema
 from shared.documents.open import open_documents
 from shared.log import Record, Topic
@@ -37,9 +38,13 @@ class Child:
 
     async def kill(self) -> list[str]:
         """`kill -9`; the lines that it had said and nobody had read."""
+        self.end()
+        return await self.rest()
+
+    def end(self) -> None:
+        """`kill -9`; someone else reads the lines."""
         if self._process.returncode is None:
             self._process.kill()
-        return await self.rest()
 
 
 @asynccontextmanager
@@ -128,6 +133,8 @@ _COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
 
 
 async def _main(command: str, *arguments: str) -> None:
+    # What is logged goes elsewhere than what is said.
+    logs.configure("warning", "console")
     await _COMMANDS[command](*arguments)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from deploy.simulator.device import ConnectionRefused, Device, tls_context
 from deploy.simulator.receiver import receiving
 from tests.support.ports import free_ports
-from tests.support.system import Rest, System, default_workspace, new_device
+from tests.support.system import Installation, Rest, default_workspace, new_device
 from tests.support.waiting import eventually
 
 TAG = "count"
@@ -29,6 +29,7 @@ class Sender:
     context: ssl.SSLContext
     tries: list[int] = field(default_factory=list)
     acknowledged: int = 0
+    connections: int = 0
 
     @property
     def id(self) -> str:
@@ -53,6 +54,7 @@ class Sender:
             try:
                 if connection is None or connection.lost.is_set():
                     connection = await Device.connect(self.credential, context=self.context)
+                    self.connections += 1
                 self.tries[number] += 1
                 payload = b'{"n":%d}' % number
                 await connection.publish(f"j/data/{self.id}/{TAG}", payload, timeout_s=_ANSWER_S)
@@ -113,7 +115,7 @@ FAULTS = (
 class Campaign:
     """One run: a workspace, its devices, a webhook and faults while they send."""
 
-    def __init__(self, system: System, devices: int, rate: float) -> None:
+    def __init__(self, system: Installation, devices: int, rate: float) -> None:
         self._system = system
         self._count = devices
         self._every_s = devices / rate
@@ -147,7 +149,7 @@ class Campaign:
             "name": "campaign",
             "type": "data_stream",
             "subtype": "webhook",
-            "subtype_configuration": {"url": f"http://127.0.0.1:{self._port}/"},
+            "subtype_configuration": {"url": f"http://{self._system.receiver_host}:{self._port}/"},
         }
         await rest.call("POST", f"/v3/workspaces/{self.workspace}/integrations", webhook)
         for number in range(self._count):
@@ -157,7 +159,7 @@ class Campaign:
     async def _receive(self) -> None:
         while True:
             await self.receiver_on.wait()
-            async with receiving(self.inbox.take, self._port):
+            async with receiving(self.inbox.take, self._port, self._system.receiver_host):
                 while self.receiver_on.is_set():
                     await asyncio.sleep(0.05)
 

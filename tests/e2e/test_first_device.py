@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from deploy.simulator.device import ConnectionRefused, Device, tls_context
 from deploy.simulator.receiver import receiving
 from tests.support.pki import csr, key_pem, p256_key
 from tests.support.ports import free_ports
-from tests.support.system import ROOT, Rest, System, default_workspace, new_device, running_system
+from tests.support.system import ROOT, System, default_workspace, is_refused, new_device, running_system, stored
 from tests.support.waiting import eventually
 
 CUT_S = 1.0
@@ -22,26 +22,6 @@ CUT_S = 1.0
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     async with running_system(tmp_path_factory.mktemp("first") / "home") as system:
         yield system
-
-
-async def points(rest: Rest, workspace: str, device: str) -> list[Any]:
-    found = await rest.call("GET", f"/v3/timeseries/{workspace}/data", device=device, sort="timestamp_device")
-    return list(found["result"])
-
-
-async def stored(rest: Rest, workspace: str, device: str, count: int = 1) -> list[Any]:
-    """Its points, once there are so many."""
-
-    async def look() -> list[Any]:
-        found = await points(rest, workspace, device)
-        return found if len(found) >= count else []
-
-    return await eventually(look)
-
-
-async def is_refused(credential: Mapping[str, Any]) -> None:
-    with pytest.raises((ConnectionRefused, ConnectionError)):
-        await Device.connect(dict(credential))
 
 
 async def test_the_readmes_three_commands_make_a_first_device(system: System, tmp_path: Path) -> None:

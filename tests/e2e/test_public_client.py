@@ -1,59 +1,20 @@
 """The public Python client of the original, unmodified, against the whole system."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.system import ROOT, Rest, System, default_workspace, new_device, running_system
+from tests.support.client import client, heard, say
+from tests.support.system import Rest, System, default_workspace, new_device, running_system
 from tests.support.waiting import eventually
-
-PYTHON = ROOT / ".venv-client/bin/python"
-SCRIPT = Path(__file__).with_name("public_client.py")
 
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     async with running_system(tmp_path_factory.mktemp("client") / "home") as system:
         yield system
-
-
-@asynccontextmanager
-async def client(folder: Path, credential: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The client's process, which reads commands and prints events, a JSON object a line."""
-    document = folder / "zdevice.json"
-    document.write_text(json.dumps(credential))
-    process = await asyncio.create_subprocess_exec(
-        PYTHON, SCRIPT, document, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        async with asyncio.timeout(20):
-            await process.wait()
-
-
-async def say(process: asyncio.subprocess.Process, **command: Any) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(command).encode() + b"\n")
-    await process.stdin.drain()
-
-
-async def heard(process: asyncio.subprocess.Process, event: str) -> Any:
-    """The value of the next `event`."""
-    assert process.stdout is not None
-    async with asyncio.timeout(20):
-        while line := await process.stdout.readline():
-            said = json.loads(line)
-            if said["event"] == event:
-                return said.get("value")
-    raise AssertionError(f"the client ended before it said {event}")
 
 
 async def payloads(rest: Rest, workspace: str, device: str) -> list[Any]:

@@ -84,6 +84,14 @@ async def test_a_key_for_es256_is_no_key_for_hs256(there: Ground) -> None:
     assert await try_token(there, one.id, one.token(secret=b"x" * 32)) == REFUSED
 
 
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_a_device_chooses_its_keep_alive(there: Ground, version: int) -> None:
+    one = await there.member()
+    for keep_alive_s in (0, 1, 60, 65535):
+        connection = await there.connected(one, version=version, keep_alive_s=keep_alive_s)
+        assert await connection.publish(one.data) in (0, 0x10)
+
+
 BAD_TOKENS: dict[str, tuple[Callable[[Member], str | None], str]] = {
     "none": (lambda one: None, "no_password"),
     "empty": (lambda one: "", "no_password"),

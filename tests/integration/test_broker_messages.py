@@ -73,30 +73,34 @@ async def test_a_retained_message_counts_and_is_not_retained(there: Ground) -> N
     assert there.memory() - before < BURST / 2 * MEBIBYTE
 
 
-@pytest.mark.parametrize(
-    "spoiled",
-    [
-        packet(PUBLISH_PACKET | 2, binary(b"j/data/\0") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, binary(b"j/data/\xff\xfe") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, binary(b"j/data/\xed\xa0\x80") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, text("j/data/+") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, text("j/data/#") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, text("") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, text("j/data/x") + b"\0\0{}"),
-        packet(PUBLISH_PACKET | 6, text("j/data/x") + b"\0\x01{}"),
-        packet(PUBLISH_PACKET | 2, b"\xff\xffj"),
-        packet(PUBLISH_PACKET | 2, b""),
-        packet(0x00, b""),
-        packet(0x10, b"\0\x04MQTT\x04\x02\0\x3c\0\0"),
-        packet(0x82, b"\0\x01"),
-        b"\x30\xff\xff\xff\xff\xff",
-        b"\xff" * 64,
-    ],
-)
-async def test_what_is_not_mqtt_ends_the_session_and_nothing_else(there: Ground, spoiled: bytes) -> None:
+def _publish(topic: bytes, message_id: bytes = b"\0\1", flags: int = 2) -> bytes:
+    return packet(PUBLISH_PACKET | flags, binary(topic) + message_id + b"{}")
+
+
+NOT_MQTT = {
+    "NUL in the topic": _publish(b"j/data/\0"),
+    "a topic that is not UTF-8": _publish(b"j/data/\xff\xfe"),
+    "a surrogate in the topic": _publish(b"j/data/\xed\xa0\x80"),
+    "a topic with +": _publish(b"j/data/+"),
+    "a topic with #": _publish(b"j/data/#"),
+    "no topic": _publish(b""),
+    "message id 0": _publish(b"j/data/x", b"\0\0"),
+    "QoS 3": _publish(b"j/data/x", flags=6),
+    "a topic beyond the packet": packet(PUBLISH_PACKET | 2, b"\xff\xffj"),
+    "an empty PUBLISH": packet(PUBLISH_PACKET | 2, b""),
+    "kind 0": packet(0x00, b""),
+    "a second CONNECT": packet(0x10, text("MQTT") + b"\x04\x02\0\x3c\0\0"),
+    "a SUBSCRIBE to nothing": packet(0x82, b"\0\1"),
+    "a length of five bytes": b"\x30\xff\xff\xff\xff\xff",
+    "all ones": b"\xff" * 64,
+}
+
+
+@pytest.mark.parametrize("kind", NOT_MQTT)
+async def test_what_is_not_mqtt_ends_the_session_and_nothing_else(there: Ground, kind: str) -> None:
     one, other = await there.member(), await there.member()
     connection, bystander = await there.connected(one), await there.connected(other)
-    await connection.write(spoiled)
+    await connection.write(NOT_MQTT[kind])
     assert await connection.is_closed()
     assert there.presence(one) == ["connected", "closed"]
     assert await bystander.publish(other.data) == 0

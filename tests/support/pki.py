@@ -1,5 +1,8 @@
 """Certificate signing requests, good and bad."""
 
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
@@ -56,6 +59,22 @@ def pem(request: x509.CertificateSigningRequest) -> str:
 def name(common_name: str) -> x509.Name:
     """A subject."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey, address: str) -> str:
+    """The certificate in PEM of a server at `address`, which is its own authority, for a day."""
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+    certificate = (
+        x509.CertificateBuilder(name(address), name(address), key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def forged_csr(victim: PrivateKey, forger: PrivateKey) -> str:

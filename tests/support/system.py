@@ -1,15 +1,18 @@
-"""The whole system as `make run` starts it, in a folder and on ports of its own."""
+"""What tests want of a running installation, and one as `make run` starts it, in a folder and on ports of its own."""
 
 import asyncio
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import pytest
 
+from deploy.simulator.device import ConnectionRefused, Device
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
@@ -50,8 +53,55 @@ class Rest:
             return answer.status, await answer.json(content_type=None)
 
 
-class System:
-    """One running installation."""
+class Installation(ABC):
+    """One that runs. `url`: of its REST; `receiver_host`: this machine, as its webhooks may reach it."""
+
+    url: str
+    receiver_host = "127.0.0.1"
+    email, password = EMAIL, PASSWORD
+
+    @abstractmethod
+    def last_words(self) -> str:
+        """The end of what it logged."""
+
+    async def ready(self, within_s: float = _READY_S) -> None:
+        """Wait for `/readyz`."""
+        try:
+            await eventually(self.is_ready, within_s=within_s)
+        except AssertionError as error:
+            raise AssertionError(f"not ready: {error}\n{self.last_words()}") from error
+
+    async def is_ready(self) -> bool:
+        """Whether it says so."""
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Rest]:
+        """REST as the first account."""
+        async with aiohttp.ClientSession(self.url) as http:
+            login = {"email": self.email, "password": self.password}
+            token = (await Rest(http, {}).call("POST", "/v3/auth/login", login))["token"]
+            yield Rest(http, {"Authorization": f"Bearer {token}"})
+
+    @asynccontextmanager
+    async def as_key(self, key: str) -> AsyncIterator[Rest]:
+        """REST with an API key."""
+        async with aiohttp.ClientSession(self.url) as http:
+            yield Rest(http, {"X-API-KEY": key})
+
+
+def samples(page: str) -> dict[str, float]:
+    """Of a page of metrics, by their full name with labels."""
+    pairs = (line.rsplit(" ", 1) for line in page.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+class System(Installation):
+    """Mosquitto and one Python process, under the run script."""
 
     def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         self.home = home
@@ -92,19 +142,9 @@ class System:
         await self.ready()
         return self
 
-    async def ready(self, within_s: float = _READY_S) -> None:
-        """Wait for `/readyz`."""
-        try:
-            await eventually(self._is_ready, within_s=within_s)
-        except AssertionError as error:
-            raise AssertionError(f"not ready: {error}\n{self.log_file.read_text()[-4000:]}") from error
-
-    async def _is_ready(self) -> bool:
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/readyz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
+    def last_words(self) -> str:
+        """See `Installation`."""
+        return self.log_file.read_text()[-4000:]
 
     async def ended(self, within_s: float = 30.0) -> int:
         """The exit status, once it has ended by itself."""
@@ -134,22 +174,7 @@ class System:
             aiohttp.ClientSession() as http,
             http.get(f"http://127.0.0.1:{self.internal_port}/metrics") as answer,
         ):
-            lines = (await answer.text()).splitlines()
-        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, value in pairs}
-
-    @asynccontextmanager
-    async def admin(self) -> AsyncIterator[Rest]:
-        """REST as the first account."""
-        async with aiohttp.ClientSession(self.url) as http:
-            login = await Rest(http, {}).call("POST", "/v3/auth/login", {"email": EMAIL, "password": PASSWORD})
-            yield Rest(http, {"Authorization": f"Bearer {login['token']}"})
-
-    @asynccontextmanager
-    async def as_key(self, key: str) -> AsyncIterator[Rest]:
-        """REST with an API key."""
-        async with aiohttp.ClientSession(self.url) as http:
-            yield Rest(http, {"X-API-KEY": key})
+            return samples(await answer.text())
 
 
 @asynccontextmanager
@@ -176,3 +201,20 @@ async def new_device(rest: Rest, workspace: str, name: str, **credential: Any) -
     device = (await rest.call("POST", f"/v3/workspaces/{workspace}/devices", {"name": name}))["device"]
     path = f"/v3/workspaces/{workspace}/devices/{device['id']}/credentials"
     return dict((await rest.call("POST", path, credential))["credential"])
+
+
+async def stored(rest: Rest, workspace: str, device: str, count: int = 1, within_s: float = 10.0) -> list[Any]:
+    """Its points in their order, once there are so many."""
+
+    async def look() -> list[Any]:
+        path = f"/v3/timeseries/{workspace}/data"
+        found = (await rest.call("GET", path, device=device, sort="timestamp_device"))["result"]
+        return found if len(found) >= count else []
+
+    return await eventually(look, within_s=within_s)
+
+
+async def is_refused(credential: Mapping[str, Any]) -> None:
+    """The broker lets no device in with it."""
+    with pytest.raises((ConnectionRefused, ConnectionError)):
+        await Device.connect(dict(credential))

@@ -16,10 +16,12 @@ from shared.log import START, Places, Record, Replay, Subscription, Topic
 from shared.log.kafka.address import Access, parse
 from shared.log.kafka.appending import Appending
 from shared.log.kafka.cluster import Cluster
+from shared.log.kafka.errors import in_time
 from shared.log.kafka.reading import MemberReading, Reading, ReplayReading
 
 logger = structlog.get_logger()
 
+_DEADLINE_S = 4.8
 _LEAVE_S = 3.0
 _CLOSE_S = 5.0
 _PING = Topic("zdm.ping.v1", partitions=1, retention_s=3600)
@@ -41,7 +43,8 @@ class KafkaLog:
     @asynccontextmanager
     async def subscribe(self, topic: Topic, group: str) -> AsyncIterator[Subscription]:
         """See the port."""
-        await self._cluster.made(topic)
+        async with in_time(_DEADLINE_S):
+            await self._cluster.made(topic)
         member = MemberReading(self._access, self._cluster, topic, group)
         try:
             yield member
@@ -51,7 +54,8 @@ class KafkaLog:
     @asynccontextmanager
     async def replay(self, topic: Topic, after: Places = START) -> AsyncIterator[Replay]:
         """See the port."""
-        layout = await self._cluster.now(topic)
+        async with in_time(_DEADLINE_S):
+            layout = await self._cluster.now(topic)
         reading = ReplayReading(self._access, self._cluster, topic, list(layout.leaders), after)
         try:
             yield reading
@@ -60,13 +64,15 @@ class KafkaLog:
 
     async def end(self, topic: Topic) -> Places:
         """See the port."""
-        bounds = await self._cluster.bounds(topic)
+        async with in_time(_DEADLINE_S):
+            bounds = await self._cluster.bounds(topic)
         # The newest record is never compacted away: it lies in the segment that is being written.
         return {partition: following - 1 for partition, (first, following) in bounds.items() if first < following}
 
     async def identity(self, topic: Topic) -> str:
         """See the port."""
-        return (await self._cluster.now(topic)).identity
+        async with in_time(_DEADLINE_S):
+            return (await self._cluster.now(topic)).identity
 
     async def ping(self) -> None:
         """See the port."""

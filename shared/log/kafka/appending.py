@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,12 +16,13 @@ from shared.log.kafka.address import Access
 from shared.log.kafka.cluster import ANSWER_S, MESSAGE_LIMIT, Cluster
 from shared.log.kafka.errors import translated
 
+_APPENDING = "appending"
 _DEADLINE_S = 4.8
 _CLOSE_S = 5.0
 # Below what a broker takes by default, whatever the topic was made with.
 _BATCH_BYTES = 512 * 1024
 _GROUP_RECORDS = 1000
-_RECORD_LIMIT = MESSAGE_LIMIT - 1024
+_RECORD_LIMIT = MESSAGE_LIMIT - 64 * 1024  # room for its key and for what surrounds it
 _KEYS_LIMIT = 100_000
 
 
@@ -32,7 +33,8 @@ class Appending:
         self._cluster = cluster
         self._producers = _Producers(access)
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._partitions: dict[int, dict[str, int]] = defaultdict(dict)
+        # Where keys lie, by the number of partitions: hashing one in Python costs more than all else.
+        self._known: defaultdict[int, dict[str, int]] = defaultdict(dict)
 
     async def append(self, topic: Topic, records: Sequence[Record]) -> None:
         """Durable when this returns; raise `TooLarge`, `Unavailable`."""
@@ -47,7 +49,7 @@ class Appending:
                     accepted.append((lane, lane.put(part)))
                 await asyncio.wait([each for _, each in accepted])
         except TimeoutError:
-            self._cluster.lost("it takes no records")
+            self._cluster.lost(_APPENDING, "it takes no records")
             self._cluster.forget(topic)
             raise Unavailable("Kafka took no records in time") from None
         finally:
@@ -56,7 +58,7 @@ class Appending:
         if errors := [error for _, each in accepted if (error := each.exception()) is not None]:
             self._cluster.forget(topic)
             raise errors[0]
-        self._cluster.heard()
+        self._cluster.heard(_APPENDING)
 
     async def close(self) -> None:
         """End; what is not durable by now has been promised to nobody."""
@@ -64,17 +66,18 @@ class Appending:
             lane.close()
         await self._producers.close()
 
-    def _parted(self, records: Sequence[Record], count: int) -> dict[int, list[Record]]:
-        known = self._partitions[count]
+    def _parted(self, records: Sequence[Record], count: int) -> Mapping[int, Sequence[Record]]:
+        if (largest := max((len(record.value) for record in records if record.value), default=0)) > _RECORD_LIMIT:
+            raise TooLarge(f"A record of {largest} bytes is more than the log takes")
+        if count == 1:
+            return {0: records}
+        known = self._known[count]
         parts: defaultdict[int, list[Record]] = defaultdict(list)
         for record in records:
-            key, value = record
-            if (partition := known.get(key)) is None:
+            if (partition := known.get(record.key)) is None:
                 if len(known) >= _KEYS_LIMIT:
                     known.clear()
-                partition = known[key] = partition_of(key, count)
-            if value is not None and len(value) + 4 * len(key) > _RECORD_LIMIT:
-                raise TooLarge(f"A record of {len(value)} bytes is more than the log takes")
+                partition = known[record.key] = partition_of(record.key, count)
             parts[partition].append(record)
         return parts
 

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    KafkaError,
+    NotLeaderForPartitionError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
@@ -24,10 +29,11 @@ logger = structlog.get_logger()
 _OUTAGES = Counter("zdm_kafka_outages_total", "Times that Kafka stopped answering")
 
 ANSWER_S = 3.0
-_CREATE_S = 4.5
 _HEARD_S = 2.0
 _LOOK_S = 0.05
 _DAY_S = 24 * 3600
+
+ASKING = "asking"
 
 _LATEST, _EARLIEST = -1, -2
 _NO_LEADER = -1
@@ -44,7 +50,10 @@ class Layout(NamedTuple):
 
 
 class Cluster:
-    """Asks, each time within `ANSWER_S`, and says once when Kafka goes away and once when it is back."""
+    """Asks, each time within `ANSWER_S`, and says once when Kafka goes away and once when it is back.
+
+    What takes several questions has no deadline of its own.
+    """
 
     def __init__(self, access: Access, partitions: int, replication: int) -> None:
         self._access = access
@@ -55,26 +64,27 @@ class Cluster:
         self._making = asyncio.Lock()
         self._kept: dict[str, Layout] = {}
         self._heard_at = float("-inf")
-        self._away = False
+        self._in_vain: set[str] = set()
 
     async def alive(self) -> None:
         """Raise `Unavailable` when Kafka does not answer now."""
         if asyncio.get_running_loop().time() - self._heard_at > _HEARD_S:
             await self._ask(DescribeTopics())
 
-    def lost(self, reason: str) -> None:
-        """Someone waited in vain for Kafka."""
-        if not self._away:
-            self._away = True
+    def lost(self, what: str, reason: str) -> None:
+        """`what` was in vain."""
+        if not self._in_vain:
             _OUTAGES.inc()
-            logger.warning("kafka_away", reason=reason)
+            logger.warning("kafka_away", what=what, reason=reason)
+        self._in_vain.add(what)
 
-    def heard(self) -> None:
-        """Someone got an answer of Kafka's."""
+    def heard(self, what: str) -> None:
+        """`what` was not in vain. Kafka is back once that holds for all: it may answer and yet take no records."""
         self._heard_at = asyncio.get_running_loop().time()
-        if self._away:
-            self._away = False
-            logger.info("kafka_back")
+        if self._in_vain:
+            self._in_vain.discard(what)
+            if not self._in_vain:
+                logger.info("kafka_back")
 
     async def made(self, topic: Topic) -> Layout:
         """`topic`, made when it is missing, its keeping brought into step with what `topic` says."""
@@ -100,11 +110,19 @@ class Cluster:
 
     async def bounds(self, topic: Topic) -> dict[int, tuple[int, int]]:
         """Of each partition the first offset that is kept, and the one that comes next."""
-        leaders = (await self.now(topic)).leaders
-        first, following = await asyncio.gather(
-            self._offsets(topic, leaders, _EARLIEST), self._offsets(topic, leaders, _LATEST)
-        )
-        return {partition: (first[partition], following[partition]) for partition in leaders}
+        while True:
+            leaders = (await self.now(topic)).leaders
+            try:
+                with translated():
+                    first = await self._offsets(topic, leaders, _EARLIEST)
+                    following = await self._offsets(topic, leaders, _LATEST)
+            except Unavailable as error:
+                # A leader that has just become one does not know it yet.
+                if not isinstance(error.__cause__, NotLeaderForPartitionError):
+                    raise
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return {partition: (first[partition], following[partition]) for partition in leaders}
 
     async def close(self) -> None:
         """Hang up."""
@@ -121,11 +139,11 @@ class Cluster:
                     client = await self._started()
                     answer = await client.send(client.get_random_node() if node is None else node, request)
         except Unavailable as error:
-            self.lost(error.message)
+            self.lost(ASKING, error.message)
             # The next one finds its way from the addresses anew.
             await self.close()
             raise
-        self.heard()
+        self.heard(ASKING)
         return answer
 
     async def _started(self) -> AIOKafkaClient:
@@ -141,19 +159,14 @@ class Cluster:
         return self._client
 
     async def _made(self, topic: Topic) -> Layout:
-        try:
-            async with asyncio.timeout(_CREATE_S):
-                layout = await self._described(topic)
-                if layout is not None:
-                    await self._bring_into_step(topic)
-                while layout is None:
-                    await self._create(topic)
-                    layout = await self._described(topic)
-                    if layout is None:
-                        await asyncio.sleep(_LOOK_S)
-        except TimeoutError:
-            raise Unavailable(f"Kafka does not make the topic {topic.name} in time") from None
-        return layout
+        if (layout := await self._described(topic)) is not None:
+            await self._bring_into_step(topic)
+            return layout
+        await self._create(topic)
+        while True:
+            if (layout := await self._described(topic)) is not None:
+                return layout
+            await asyncio.sleep(_LOOK_S)
 
     async def _described(self, topic: Topic) -> Layout | None:
         """None when there is no such topic, or when not all of it is there yet."""
@@ -197,11 +210,10 @@ class Cluster:
             *(self._ask(OffsetRequest(-1, 0, [(topic.name, asked)]), leader) for leader, asked in by_leader.items())
         )
         found = {}
-        with translated():
-            for answer in answers:
-                for partition, code, _time, offset in answer.topics[0][1]:
-                    check(code)
-                    found[partition] = offset
+        for answer in answers:
+            for partition, code, _time, offset in answer.topics[0][1]:
+                check(code)
+                found[partition] = offset
         return found
 
 

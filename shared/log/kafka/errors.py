@@ -1,7 +1,8 @@
 """What the driver's errors mean to a caller."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, for_code
 
@@ -19,6 +20,16 @@ def translated() -> Iterator[None]:
         raise TooLarge("Kafka takes no record of this size (max.message.bytes of the topic)") from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise Unavailable(f"Kafka does not do it: {_words(error)}") from error
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncIterator[None]:
+    """Whatever the steps within may take each: together no longer than this."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Unavailable("Kafka does not do it in time") from None
 
 
 def check(code: int) -> None:

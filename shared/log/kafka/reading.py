@@ -14,8 +14,8 @@ from prometheus_client import Counter
 from shared.errors import Unavailable
 from shared.log import Places, StoredRecord, Topic
 from shared.log.kafka.address import Access
-from shared.log.kafka.cluster import ANSWER_S, Cluster
-from shared.log.kafka.errors import translated
+from shared.log.kafka.cluster import ANSWER_S, ASKING, Cluster
+from shared.log.kafka.errors import in_time, translated
 
 logger = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Reading:
                 return []
             raise
         return [
-            StoredRecord(record.partition, record.offset, (record.key or b"").decode(errors="replace"), record.value)
+            StoredRecord(record.partition, record.offset, _text(record.key), record.value)
             for records in found.values()
             for record in records
         ]
@@ -101,7 +101,7 @@ class Reading:
             except BaseException as error:
                 await consumer.stop()
                 if isinstance(error, Unavailable):
-                    self._cluster.lost(error.message)
+                    self._cluster.lost(ASKING, error.message)
                 raise
             self._begin(consumer)
             self._consumer = consumer
@@ -289,13 +289,19 @@ class Watch:
         return Unavailable(f"A reading of {self._topic.name} {how}")
 
     async def _behind(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        bounds = await self._cluster.bounds(self._topic)
+        async with in_time(ANSWER_S):
+            bounds = await self._cluster.bounds(self._topic)
         behind = {}
         for partition in consumer.assignment():
             place = await _position(consumer, partition)
             if place < bounds.get(partition.partition, (0, 0))[1]:
                 behind[partition] = place
         return behind
+
+
+def _text(key: bytes | None) -> str:
+    # We write a key always; others might not.
+    return key.decode("utf-8", "replace") if key is not None else ""
 
 
 async def _position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
