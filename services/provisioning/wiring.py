@@ -17,9 +17,15 @@ from services.provisioning.domain.use_cases.devices import ManageDevices
 from services.provisioning.domain.use_cases.fleets import ManageFleets
 from services.provisioning.domain.use_cases.note_presence import NotePresence
 from services.provisioning.domain.use_cases.tell import Tell
+from services.provisioning.domain.use_cases.tell_anew import TellAnew
 from services.provisioning.domain.use_cases.tell_the_rest import TellTheRest
 from services.provisioning.domain.use_cases.workspaces import ManageWorkspaces
-from services.provisioning.entrypoints.consumers import consume_accounts, consume_presence, tell_periodically
+from services.provisioning.entrypoints.consumers import (
+    consume_accounts,
+    consume_presence,
+    keep_in_step,
+    tell_periodically,
+)
 from services.provisioning.entrypoints.http import (
     CredentialHandlers,
     DeviceHandlers,
@@ -54,6 +60,7 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
     manage_certificates = ManageCertificates(devices, certificates, authority, tell, link, clock)
     endpoints = Endpoints(settings.public_host, settings.token_port, settings.plain_port)
     rest = TellTheRest(workspaces, fleets, devices, tell, manage_workspaces)
+    anew = TellAnew(registry, workspaces, fleets, devices, tell, log)
     DEVICES.set_function(lambda: len(registry.devices))
     return Service(
         "provisioning",
@@ -68,8 +75,8 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
             Worker(
                 "provisioning-presence", partial(consume_presence, log, registry, NotePresence(presences, registry))
             ),
-            Worker("provisioning-tell", partial(tell_periodically, rest)),
-            Worker("provisioning-broker", link.run),
+            Worker("provisioning-tell", partial(tell_periodically, anew, rest)),
+            Worker("provisioning-broker", partial(keep_in_step, registry, link)),
         ],
         ready={"broker": link.waiting_for},
     )
