@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from shared import brokers
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,10 +36,27 @@ def _port_or_off(text: object) -> object:
     return None if text in ("", "off") else text
 
 
+def _words(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name each once")
+    return names
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortOrOff = Annotated[Port | None, BeforeValidator(_port_or_off)]
 # Networks in CIDR form separated by commas, single addresses too.
 Networks = Annotated[tuple[IPNetwork, ...], BeforeValidator(_networks)]
+BrokerName = Annotated[str, Field(pattern=rf"^{brokers.NAME}$")]
+# Separated by commas.
+BrokerNames = Annotated[
+    tuple[BrokerName, ...], BeforeValidator(_words), Field(min_length=1), AfterValidator(_all_different)
+]
 
 
 class Settings(BaseModel):
