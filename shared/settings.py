@@ -91,6 +91,8 @@ def _with_files(names: set[str], environment: Mapping[str, str]) -> dict[str, st
 
 
 def _complaint(cls: type[Settings], environment: Mapping[str, str], name: str, rule: str) -> str:
+    # Of a default it is the field that is named.
+    name = (cls.model_fields[name].alias or name) if name in cls.model_fields else name
     rule = _without_credentials(rule.removeprefix("Value error, "))
     if name not in environment or name in _secret_names(cls):
         return f"{name}: {rule}"
