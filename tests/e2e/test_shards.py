@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from deploy.simulator.device import ConnectionRefused, Device
+from services.ingestion.domain.use_cases.hand_down import TOLERANCE_MS
 from tests.support.apart import Apart, running_apart
 from tests.support.system import Rest, default_workspace, new_device
 from tests.support.waiting import eventually
@@ -135,7 +136,6 @@ async def test_a_device_that_moves_is_at_the_broker_that_it_connected_to_last(fl
             await asyncio.wait_for(here.device.lost.wait(), SETTLED_S)
         await there.device.data("env", {"n": number})
         await there.asks_and_hears()
-        assert here is None or here.came.empty()
         assert await fleet.is_connected(there.device)
         here = there
     assert here is not None
@@ -168,10 +168,11 @@ async def test_when_a_broker_is_killed_the_other_goes_on_and_takes_its_devices(f
     await fleet.waits_for()
     # What happened meanwhile is known there, and nothing that was said meanwhile is said again.
     await fleet.is_refused(TWO, one)
+    await asyncio.sleep(2 * TOLERANCE_MS / 1000)  # until that is too old for a session that begins now
     back = await fleet.connect(TWO, two)
     await back.asks_and_hears()
+    await back.asks_and_hears()
     assert back.came.empty()
-    assert moved.came.empty()
     back.device.close()
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
+from services.ingestion.domain.use_cases.hand_down import TOLERANCE_MS
 from services.ingestion.settings import IngestionSettings
 from services.ingestion.wiring import wire
-from shared.clock import SystemClock
 from shared.messages.devices import DownRequested, HandedOver, PresenceChanged
 from shared.messages.topics import DOWN, HANDED, PRESENCE
 from shared.service import Platform
@@ -21,13 +21,6 @@ from tests.support.workers import at_work, values_in, working_platform
 
 SEVERAL = {"ZDM_BROKERS": "broker,broker-2"}
 HOUR_MS = 3600 * 1000
-
-
-class LateClock(SystemClock):
-    """As if all had lain in the log for an hour."""
-
-    def ms(self) -> int:
-        return super().ms() + HOUR_MS
 
 
 class Shard(NamedTuple):
@@ -60,6 +53,14 @@ class Shard(NamedTuple):
         await eventually(look)
         return [found[identifier] for identifier in identifiers]
 
+    async def began(self, one: Member) -> PresenceChanged:
+        """Its session, as its broker said."""
+
+        async def look() -> list[bytes]:
+            return [value for value in await values_in(self.platform, PRESENCE, 1) if one.id.encode() in value]
+
+        return PresenceChanged.decode((await eventually(look))[0])
+
     async def told(self) -> None:
         """The broker has heard of all that was said before: a device of its own is."""
         witness = await self.ground.member()
@@ -69,18 +70,15 @@ class Shard(NamedTuple):
 
 
 @asynccontextmanager
-async def shard(
-    home: Path, clock: SystemClock | None = None, environment: Mapping[str, str] = MappingProxyType({})
-) -> AsyncIterator[Shard]:
-    async with ground(home) as broker, working_platform(home) as platform:
-        platform = Platform(**{**vars(platform), "clock": clock or platform.clock})
-        async with at_work(await wire(IngestionSettings.load(environment), platform)):
-            yield Shard(broker, platform)
+async def shard(home: Path, environment: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[Shard]:
+    settings = IngestionSettings.load(environment)
+    async with ground(home) as broker, working_platform(home) as platform, at_work(await wire(settings, platform)):
+        yield Shard(broker, platform)
 
 
 @pytest.fixture(scope="module")
 async def there(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shard]:
-    async with shard(tmp_path_factory.mktemp("shard") / "home", environment=SEVERAL) as one:
+    async with shard(tmp_path_factory.mktemp("shard") / "home", SEVERAL) as one:
         yield one
 
 
@@ -88,33 +86,23 @@ def now() -> int:
     return int(time() * 1000)
 
 
-async def test_a_fresh_message_goes_to_the_session_that_there_is(there: Shard) -> None:
+async def test_a_message_goes_to_a_session_of_its_time_and_to_no_later_one(there: Shard) -> None:
+    """To each session all is too old that its broker finds when it joins, or that others handed over meanwhile."""
     one = await there.ground.member()
-    requested = now()
     connection = await there.ground.connected(one)
-    await there.request(one, "fresh", requested)
-    (handed,) = await there.handed("fresh")
-    (message,) = await connection.messages()
-    assert (message.topic, handed.live) == (one.down, True)
-    (presence,) = [value for value in await values_in(there.platform, PRESENCE, 1) if one.id.encode() in value]
-    began = PresenceChanged.decode(presence)
-    assert (handed.spool, handed.session) == (began.spool, began.session)
-
-
-async def test_an_old_message_goes_to_a_session_of_its_time_and_to_no_later_one(tmp_path: Path) -> None:
-    """Such are all that a broker finds that joins, or was away while others handed over."""
-    async with shard(tmp_path / "home", LateClock(), environment=SEVERAL) as there:
-        one = await there.ground.member()
-        before = now() - 1
-        connection = await there.ground.connected(one)
-        await there.request(one, "before", before)
-        await there.request(one, "since", now())
-        assert [handed.live for handed in await there.handed("before", "since")] == [False, True]
-        assert len(await connection.messages()) == 1
+    began = await there.began(one)
+    versions = {"before": began.at - TOLERANCE_MS - 1, "by-a-slow-clock": began.at - TOLERANCE_MS, "since": now()}
+    for identifier, version in versions.items():
+        await there.request(one, identifier, version)
+    handed = await there.handed(*versions)
+    assert [outcome.live for outcome in handed] == [False, True, True]
+    assert [outcome.session for outcome in handed] == [0, began.session, began.session]
+    assert {outcome.spool for outcome in handed} == {began.spool}
+    assert [message.topic for message in await connection.messages()] == [one.down, one.down]
 
 
 async def test_where_there_is_one_broker_the_age_does_not_matter(tmp_path: Path) -> None:
-    async with shard(tmp_path / "home", LateClock()) as there:
+    async with shard(tmp_path / "home") as there:
         one = await there.ground.member()
         connection = await there.ground.connected(one)
         await there.request(one, "old", 1)

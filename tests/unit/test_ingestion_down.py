@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.ingestion.domain.messages import BATCH_BYTES, BATCH_COUNT, Outgoing, batches, outgoing
 from services.ingestion.domain.ports import Appends, Message
 from services.ingestion.domain.use_cases.follow_moves import FollowMoves
-from services.ingestion.domain.use_cases.hand_down import FRESH_MS, HandDown
+from services.ingestion.domain.use_cases.hand_down import TOLERANCE_MS, HandDown
 from shared.broker_control import PUBLISH_LIMIT
 from shared.clock import SystemClock
 from shared.frames import Down, send
@@ -26,13 +26,6 @@ NOW = 1714637105250
 
 def request(identifier: str, value: str = "{}", key: str = "#now", version: int = NOW) -> DownRequested:
     return DownRequested(identifier, "dev-1", key, value, version)
-
-
-class StandingClock(SystemClock):
-    """It is always `NOW`."""
-
-    def ms(self) -> int:
-        return NOW
 
 
 @pytest.mark.parametrize("value", ["null", '{"args" : {"$set":1.0}}', "[]", '"é"'])
@@ -113,16 +106,16 @@ async def test_what_cannot_be_sent_is_set_aside_and_the_rest_is_sent_in_order() 
 
 async def test_a_broker_that_is_alone_hands_over_whatever_the_age() -> None:
     broker = FakeBroker()
-    await HandDown(broker, FakeLog(), StandingClock())(stored(request("0", version=0).record()))
+    await HandDown(broker, FakeLog(), SystemClock())(stored(request("0", version=0).record()))
     assert broker.began_by == [None]
 
 
-async def test_among_several_what_is_not_fresh_is_for_sessions_of_its_time() -> None:
+async def test_among_several_a_message_is_for_a_session_of_its_time() -> None:
     broker = FakeBroker()
-    versions = [-1, NOW - FRESH_MS - 1, NOW - FRESH_MS, NOW, NOW + FRESH_MS]
+    versions = [-1_000_000, 0, NOW, 2**64 - 1]
     records = stored(*(request(str(version), version=version).record() for version in versions))
-    await HandDown(broker, FakeLog(), StandingClock(), alone=False)(records)
-    assert broker.began_by == [0, NOW - FRESH_MS - 1, None, None, None]
+    await HandDown(broker, FakeLog(), SystemClock(), alone=False)(records)
+    assert broker.began_by == [0, TOLERANCE_MS, NOW + TOLERANCE_MS, 2**64 - 1]
 
 
 class FakeSessions:

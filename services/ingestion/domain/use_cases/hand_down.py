@@ -11,8 +11,9 @@ from shared.log import Record, StoredRecord
 from shared.messages.devices import DownRequested, Rejected
 from shared.messages.topics import DOWN, rejected
 
-# So long the clocks of two services may differ, and a device may take to come back to the broker it was at.
-FRESH_MS = 5000
+# By so much the clocks of a broker and of whoever requests may differ.
+TOLERANCE_MS = 1000
+_LATEST = 2**64 - 1
 
 MALFORMED = "malformed"
 TOO_LARGE = "too_large"
@@ -21,9 +22,9 @@ TOO_LARGE = "too_large"
 class HandDown:
     """Each message once or, after a crash, again; what cannot be sent at all is set aside.
 
-    Where there are several brokers (not `alone`) each is given every message, perhaps long after the others: there, one
-    that is no longer fresh is for a session that was there when it was requested. A session that began later has
-    no claim to it: the device had one elsewhere then, whose broker sees to it, or none.
+    Where there are several brokers (not `alone`) each is given every message, perhaps long after the others: there, a
+    message is for the session that there was when it was requested. One that began later has no claim to it: the
+    device had one elsewhere then, whose broker sees to it, or none.
     """
 
     def __init__(self, broker: Broker, log: PatientLog, clock: Clock, *, alone: bool = True) -> None:
@@ -67,8 +68,7 @@ class HandDown:
         return message
 
     def _began_by(self, request: DownRequested) -> int | None:
-        fresh = self._alone or self._clock.ms() - request.version <= FRESH_MS
-        return None if fresh else max(0, request.version)
+        return None if self._alone else min(max(0, request.version + TOLERANCE_MS), _LATEST)
 
     async def _sent(self, batch: list[Outgoing]) -> list[Rejected]:
         """Those of `batch` that the broker calls malformed, found by sending each alone."""
