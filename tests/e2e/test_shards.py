@@ -79,9 +79,13 @@ class Fleet(NamedTuple):
 
         return await eventually(look, within_s=SETTLED_S)
 
-    async def is_connected(self, device: Device) -> bool:
+    async def becomes(self, device: Device, *, connected: bool) -> None:
         path = f"/v3/workspaces/{self.workspace}/devices/{device.id}"
-        return bool((await self.rest.call("GET", path))["device"]["is_connected"])
+
+        async def look() -> bool:
+            return (await self.rest.call("GET", path))["device"]["is_connected"] is connected
+
+        await eventually(look, within_s=SETTLED_S)
 
     async def waits_for(self, *names: str) -> None:
         """Provisioning says that these are away, and no others."""
@@ -136,17 +140,13 @@ async def test_a_device_that_moves_is_at_the_broker_that_it_connected_to_last(fl
             await asyncio.wait_for(here.device.lost.wait(), SETTLED_S)
         await there.device.data("env", {"n": number})
         await there.asks_and_hears()
-        assert await fleet.is_connected(there.device)
+        await fleet.becomes(there.device, connected=True)
         here = there
     assert here is not None
     assert await fleet.stored(here.device, 4) == [0, 1, 2, 3]
     assert not here.device.lost.is_set()
     here.device.close()
-
-    async def look() -> bool:
-        return not await fleet.is_connected(here.device)
-
-    await eventually(look, within_s=SETTLED_S)
+    await fleet.becomes(here.device, connected=False)
 
 
 async def test_when_a_broker_is_killed_the_other_goes_on_and_takes_its_devices(fleet: Fleet) -> None:
