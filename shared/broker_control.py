@@ -7,7 +7,6 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -15,6 +14,7 @@ import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from shared.brokers import Broker
 from shared.errors import Unavailable
 from shared.frames import Answer, answers
 
@@ -31,13 +31,13 @@ _IN_FLIGHT = 16
 
 
 class BrokerControl:
-    """As one of our services (`zdm-ingestion`, `zdm-provisioning`), over the unix socket in `$ZDM_HOME/broker`."""
+    """As one of our services (`zdm-ingestion`, `zdm-provisioning`), over the unix socket in the broker's folder."""
 
-    def __init__(self, user: str, home: Path, answer_s: float = _ANSWER_S) -> None:
+    def __init__(self, user: str, broker: Broker, answer_s: float = _ANSWER_S) -> None:
         self._user = user
         self._answer_s = answer_s
-        self._socket = home / "broker" / "control.sock"
-        self._secret = home / "broker" / "service.key"
+        self._socket = broker.socket
+        self._secret = broker.secret
         self._requests = itertools.count(1)
         self._room = asyncio.Semaphore(_IN_FLIGHT)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}

@@ -16,6 +16,7 @@ BODY_LIMIT = 16 * 1024 * 1024
 _KEY = struct.Struct("<IBH")
 _APPLY = struct.Struct("<QQBI")
 _FIRST, _LAST = 1, 2
+_ANY_TIME = 2**64 - 1
 _KEY_TYPES = {"HS256": 1, "ES256": 2}
 
 
@@ -75,6 +76,14 @@ class Down(NamedTuple):
     id: str
     device_id: str
     payload: bytes
+    began_by: int | None = None  # ms: for a session that began then or before; None: for whichever there is
+
+
+class Moved(NamedTuple):
+    """A device has connected to another broker at `at` (ms)."""
+
+    device_id: str
+    at: int
 
 
 class Place(NamedTuple):
@@ -96,7 +105,7 @@ class Applied(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Answer to send. `status`: 0 done, 2 malformed, 3 failed, 4 the spool refuses."""
+    """Answer to send and moved. `status`: 0 done, 2 malformed, 3 failed, 4 the spool refuses."""
 
     request: int
     status: int
@@ -144,9 +153,20 @@ def apply(
 
 def send(request: int, messages: Sequence[Down]) -> bytes:
     """Messages for devices."""
-    parts = [b"S" + struct.pack("<QI", request, len(messages))]
+    timed = any(message.began_by is not None for message in messages)
+    parts = [(b"T" if timed else b"S") + struct.pack("<QI", request, len(messages))]
     for message in messages:
+        if timed:
+            parts.append(struct.pack("<Q", _ANY_TIME if message.began_by is None else message.began_by))
         parts += [text(message.id), text(message.device_id), struct.pack("<I", len(message.payload)), message.payload]
+    return frame(b"".join(parts))
+
+
+def moved(request: int, devices: Sequence[Moved]) -> bytes:
+    """Devices whose sessions here are over, unless they began later."""
+    parts = [b"M" + struct.pack("<QI", request, len(devices))]
+    for device in devices:
+        parts += [text(device.device_id), struct.pack("<Q", device.at)]
     return frame(b"".join(parts))
 
 

@@ -1,7 +1,8 @@
 """What every service may know of workspaces, fleets and devices: a projection of the registry topic.
 
 Held in memory, so that hot paths ask nobody. It lags behind provisioning by the way of a record through the log; one
-who misses something asks `settled` before saying that it does not exist.
+who misses something asks `settled` before saying that it does not exist. In a log made anew everything is missing until
+provisioning has told of it again: until then the registry is not ready, and does not settle.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ import structlog
 
 from shared.errors import Refused, Unavailable
 from shared.log import Log, Places, StoredRecord
-from shared.messages.registry import RegistryEntry
+from shared.messages.registry import WHOLE, RegistryEntry, RegistryWhole
 from shared.messages.topics import REGISTRY
 
 logger = structlog.get_logger()
 
 # A log tells of a removal for a day at least: whoever was away for less has missed none.
 _REMOVALS_KNOWN_S = 12 * 3600
+_LOOK_EVERY_S = 10.0
 
 
 class Entry(NamedTuple):
@@ -44,8 +46,14 @@ class Registry:
         self._identity = ""
         self._read_at = -math.inf
         self._moved = asyncio.Condition()
-        self.ready = asyncio.Event()
+        self.read = asyncio.Event()  # all that was in the topic at the start
+        self.ready = asyncio.Event()  # that is all there is
         self._forget()
+
+    @property
+    def access(self) -> str:
+        """Identity of the access topic when everything was last told; empty when it never was in this log."""
+        return self._access
 
     @property
     def devices(self) -> Mapping[str, Entry]:
@@ -65,9 +73,10 @@ class Registry:
         return self._kinds["device"].get(identifier)
 
     async def run(self) -> None:
-        """Follow the topic for ever; `ready` is set once all that was there at the start is read.
+        """Follow the topic for ever; `ready` is set once all that was there at the start is read, and that is whole.
 
-        Run again, it goes on where it was, or begins anew when removals may have been forgotten since.
+        Run again, it goes on where it was, or begins anew when removals may have been forgotten since. Raise
+        `Unavailable` when the topic was made anew meanwhile.
         """
         identity = await self._log.identity(REGISTRY)
         if identity != self._identity or monotonic() - self._read_at > self._removals_known_s:
@@ -76,32 +85,44 @@ class Registry:
         target = await self._log.end(REGISTRY)
         async with self._log.replay(REGISTRY, self._places) as replay:
             await self._moved_on(target)
+            looked_at = monotonic()
             while True:
                 records = await replay.fetch(5000)
                 self._read_at = monotonic()
+                if self._read_at - looked_at > _LOOK_EVERY_S:
+                    looked_at = self._read_at
+                    if await self._log.identity(REGISTRY) != identity:
+                        raise Unavailable("The registry was made anew")
                 for record in records:
                     self._apply(record)
                 if records:
                     await self._moved_on(target)
 
     async def settled(self, timeout_s: float = 2.0) -> None:
-        """Wait until all that is in the topic now is known. Raise `Unavailable` when that takes longer."""
+        """Wait until all that is in the topic now is known, and is all there is.
+
+        Raise `Unavailable` when that takes longer.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 target = await self._log.end(REGISTRY)
                 async with self._moved:
-                    await self._moved.wait_for(lambda: self._reached(target))
+                    await self._moved.wait_for(lambda: self._reached(target) and self.ready.is_set())
         except TimeoutError:
             raise Unavailable("The registry is being read; try again in a moment") from None
 
     def _forget(self) -> None:
         self._kinds: dict[str, dict[str, Entry]] = {"workspace": {}, "fleet": {}, "device": {}}
         self._places: dict[int, int] = {}
+        self._access = ""
+        self.read.clear()
         self.ready.clear()
 
     async def _moved_on(self, target: Places) -> None:
         if self._reached(target):
-            self.ready.set()
+            self.read.set()
+            if self._access:
+                self.ready.set()
         async with self._moved:
             self._moved.notify_all()
 
@@ -115,6 +136,9 @@ class Registry:
                 kind.pop(record.key, None)
             return
         try:
+            if record.key == WHOLE:
+                self._access = RegistryWhole.decode(record.value).access
+                return
             entry = RegistryEntry.decode(record.value)
         except Refused as refusal:
             logger.error("registry_entry_refused", key=record.key, reason=str(refusal))

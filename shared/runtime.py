@@ -94,7 +94,12 @@ class Health:
 
 
 def _registry_is_read(registry: Registry) -> Readiness:
-    return lambda: "" if registry.ready.is_set() else "the registry is being read"
+    def waiting_for() -> str:
+        if registry.ready.is_set():
+            return ""
+        return "provisioning has not told of everything yet" if registry.read.is_set() else "the registry is being read"
+
+    return waiting_for
 
 
 @asynccontextmanager

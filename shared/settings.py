@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from shared import brokers
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,10 +36,27 @@ def _port_or_off(text: object) -> object:
     return None if text in ("", "off") else text
 
 
+def _words(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name each once")
+    return names
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortOrOff = Annotated[Port | None, BeforeValidator(_port_or_off)]
 # Networks in CIDR form separated by commas, single addresses too.
 Networks = Annotated[tuple[IPNetwork, ...], BeforeValidator(_networks)]
+BrokerName = Annotated[str, Field(pattern=rf"^{brokers.NAME}$")]
+# Separated by commas.
+BrokerNames = Annotated[
+    tuple[BrokerName, ...], BeforeValidator(_words), Field(min_length=1), AfterValidator(_all_different)
+]
 
 
 class Settings(BaseModel):
@@ -72,6 +91,8 @@ def _with_files(names: set[str], environment: Mapping[str, str]) -> dict[str, st
 
 
 def _complaint(cls: type[Settings], environment: Mapping[str, str], name: str, rule: str) -> str:
+    # Of a default it is the field that is named.
+    name = (cls.model_fields[name].alias or name) if name in cls.model_fields else name
     rule = _without_credentials(rule.removeprefix("Value error, "))
     if name not in environment or name in _secret_names(cls):
         return f"{name}: {rule}"

@@ -18,7 +18,9 @@ FROM python:3.13-slim
 # The folders that volumes are mounted on: a new volume takes their owner and mode.
 RUN useradd --system --no-create-home --uid 10001 --user-group zdm \
  && install -d -o zdm -g zdm -m 0700 /var/lib/zdm /var/lib/zdm/secrets /var/lib/zdm/pki /var/lib/zdm/pki/authority \
-      /var/lib/zdm/broker /var/lib/zdm/spool /var/lib/zdm/database
+      /var/lib/zdm/database \
+ && for n in "" -2 -3 -4 -5 -6 -7 -8 -9; do \
+      install -d -o zdm -g zdm -m 0700 "/var/lib/zdm/broker$n" "/var/lib/zdm/spool$n"; done
 COPY --from=build /opt/zdm /opt/zdm
 COPY --from=build /app /app
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app ZDM_HOME=/var/lib/zdm ZDM_LOG_FORMAT=json

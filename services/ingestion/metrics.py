@@ -23,3 +23,6 @@ DOWN_REJECTED = Counter("zdm_ingestion_down_rejected_total", "Messages for devic
 BROKER_WAITS = Counter(
     "zdm_ingestion_broker_waits_total", "Sends that the broker did not take and that were tried again"
 )
+
+MOVED = Counter("zdm_ingestion_moved_total", "Devices that connected to other brokers, told to this one")
+PRESENCE_REFUSED = Counter("zdm_ingestion_presence_refused_total", "Presence records that cannot be read")

@@ -77,7 +77,7 @@ class DownRequested(NamedTuple):
     device_id: str
     key: str
     value: str  # JSON text
-    version: int  # server time of the message
+    version: int  # server time of the message, ms: when it was requested
 
     def record(self) -> Record:
         """Keyed by device."""
@@ -90,13 +90,20 @@ class DownRequested(NamedTuple):
 
 
 class HandedOver(Message):
-    """What became of a DownRequested: given to a live session, or the device was away."""
+    """What one broker did with a DownRequested: gave it to the device's live session there, or found none (away).
+
+    Each broker says so of each request, once or, after a crash, again. `live` is final, whatever others say before or
+    after: the request was sent. Away says of this broker only that it will never hand the request over; the device
+    may be at another. A request is unsent as long as no broker has said `live`.
+    """
 
     id: str  # as DataReceived.id
     down_id: str
     device_id: str
     live: bool
     at: int
+    spool: str = ""  # of the broker, as in PresenceChanged; empty in records of before there was more than one
+    session: int = 0  # as in PresenceChanged; 0 for away
 
 
 class PresenceChanged(Message):

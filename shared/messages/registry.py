@@ -30,6 +30,19 @@ class RegistryEntry(Message):
     revision: int
 
 
+# The key of `RegistryWhole`: no id looks like it.
+WHOLE = "whole"
+
+
+class RegistryWhole(Message):
+    """Since the registry topic was made, all that there is has been told: in it, and in the access topic.
+
+    A topic without this record says nothing of what it does not name.
+    """
+
+    access: str  # identity of the access topic
+
+
 class AccessKey(Message):
     """A key that a device's tokens are signed with."""
 

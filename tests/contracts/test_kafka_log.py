@@ -1,6 +1,7 @@
 """The Kafka log keeps the promises of its port, and some of its own."""
 
 import asyncio
+import gc
 import os
 import secrets
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from structlog.testing import capture_logs
 
 from shared.errors import TooLarge, Unavailable
-from shared.log import Log, Record, StoredRecord, Topic
+from shared.log import FETCH_BYTES, Log, Record, StoredRecord, Topic
 from shared.log.kafka import kafka_log, reading
 from shared.log.kafka.address import parse
 from shared.log.kafka.cluster import Cluster
@@ -26,12 +27,12 @@ from tests.contracts.log_promises import LogPromises, by_key, kept, numbered, ta
 from tests.support.kafka import Kafka, running_kafka
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.containers
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(240)]
 
 _KEYS = [f"device-{number}" for number in range(24)]
-_BACK_S = 60
+_BACK_S = 120
 # What the port allows is 5 s; the rest is for a busy machine.
-_DEADLINE_S = 7
+_DEADLINE_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,19 @@ async def test_the_largest_message_of_a_device_fits_also_among_others(log: Log, 
     async with log.subscribe(topic, "group") as member:
         found = await take(member, 2003)
     assert [record.value for record in found if record.key == "a"] == [b"1", large, b"2"]
+
+
+async def test_a_batch_of_large_records_is_bounded_over_all_partitions(address: str, topic: Topic) -> None:
+    async with kafka_log(address, partitions=24) as log:
+        await log.append(topic, [Record(key, bytes(1_500_000)) for key in _KEYS])
+        found: list[StoredRecord] = []
+        async with log.replay(topic) as replay:
+            await asyncio.sleep(1)  # for more to have come than may be handed out
+            while len(found) < len(_KEYS):
+                records = await replay.fetch()
+                assert sum(len(record.value or b"") for record in records[:-1]) < FETCH_BYTES
+                found += records
+    assert sorted(record.key for record in found) == sorted(_KEYS)
 
 
 async def test_what_is_too_large_is_refused_and_stops_nobody(log: Log, topic: Topic) -> None:
@@ -452,8 +466,10 @@ def in_order(numbers: list[int]) -> bool:
     return True
 
 
-async def survives(kafka: Kafka, topic: Topic, outage: Callable[[Log], Awaitable[None]]) -> None:
-    """Nothing is lost by it nor out of order, and it is said once going and once coming."""
+async def survives(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture, outage: Callable[[Log], Awaitable[None]]
+) -> None:
+    """Nothing is lost by it nor out of order, and nobody shouts: who watches the log says that it is away."""
     appended, found = Counter[str](), list[StoredRecord]()
     with capture_logs() as said:
         async with open_log(kafka.address) as log, working(lambda: read_on(log, topic, found)):
@@ -468,12 +484,15 @@ async def survives(kafka: Kafka, topic: Topic, outage: Callable[[Log], Awaitable
     numbers = by_key(found)
     assert nothing_missing(numbers, appended)
     assert all(in_order(each) for key, each in numbers.items() if key != "lost")
-    events = Counter(one["event"] for one in said if one["log_level"] != "debug")
-    assert events["kafka_away"] == events["kafka_back"] == 1, said
+    assert [one for one in said if one["log_level"] in ("warning", "error")] == []
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-@pytest.mark.timeout(240)
-async def test_a_kafka_that_hangs_for_a_while_costs_nothing(kafka: Kafka, topic: Topic) -> None:
+@pytest.mark.timeout(400)
+async def test_a_kafka_that_hangs_for_a_while_costs_nothing(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
     async def hangs(log: Log) -> None:
         await kafka.pause()
         try:
@@ -483,11 +502,13 @@ async def test_a_kafka_that_hangs_for_a_while_costs_nothing(kafka: Kafka, topic:
         finally:
             await kafka.unpause()
 
-    await survives(kafka, topic, hangs)
+    await survives(kafka, topic, caplog, hangs)
 
 
-@pytest.mark.timeout(240)
-async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(kafka: Kafka, topic: Topic) -> None:
+@pytest.mark.timeout(400)
+async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(
+    kafka: Kafka, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
     async def killed(log: Log) -> None:
         await kafka.kill()
         try:
@@ -498,10 +519,10 @@ async def test_a_kafka_that_is_killed_and_started_again_costs_nothing(kafka: Kaf
         finally:
             await kafka.start()
 
-    await survives(kafka, topic, killed)
+    await survives(kafka, topic, caplog, killed)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_kafka_that_is_away_at_the_start_is_found_when_it_comes(kafka: Kafka, topic: Topic) -> None:
     await kafka.stop()
     try:

@@ -9,11 +9,14 @@ import pytest
 
 from services.provisioning.domain.things import Device, Workspace
 from services.provisioning.domain.use_cases.tell import Tell
+from services.provisioning.domain.use_cases.tell_anew import TellAnew
 from shared.documents import Schema
 from shared.errors import OutOfSpace
 from shared.log import Log, Record, Topic
+from shared.log.sqlite import sqlite_log
 from shared.messages.registry import AccessGranted, AccountOpened, RegistryEntry
 from shared.messages.topics import ACCESS, ACCOUNTS, REGISTRY
+from shared.registry import Registry
 from shared.service import Platform
 from tests.support.provisioning import Provisioning, provisioning
 from tests.support.waiting import eventually
@@ -74,6 +77,49 @@ def device(workspace: str, fleet: str, **more: object) -> Device:
 
 async def fleet_of(one: Provisioning, workspace: str) -> str:
     return (await one.store.fleets.of_workspace(workspace))[0].id
+
+
+class TestToALogMadeAnew:
+    async def test_all_there_is_is_told(self, one: Provisioning, tmp_path: Path) -> None:
+        person = one.session()
+        workspace = await person.workspace()
+        devices = {await person.device(workspace) for _ in range(3)}
+        await one.store.devices.add(device(workspace, await fleet_of(one, workspace), deleted=True))
+        async with sqlite_log(tmp_path / "anew") as log, following(log) as registry:
+            assert await anew(one, registry, log)()
+            await registry.settled()
+            assert set(registry.devices) == devices
+            assert registry.workspace(workspace) is not None
+            assert registry.fleet(await fleet_of(one, workspace)) is not None
+            assert set((await log.end(ACCESS)).values()) == {3}  # the fourth is gone, and that is told too
+            assert not await anew(one, registry, log)()
+
+    async def test_what_died_while_telling_is_told_from_the_beginning(self, one: Provisioning, tmp_path: Path) -> None:
+        person = one.session()
+        identifier = await person.device(await person.workspace())
+        async with sqlite_log(tmp_path / "anew") as log, following(log) as registry:
+            with pytest.raises(OutOfSpace):
+                await anew(one, registry, FullLog(log, ACCESS))()  # type: ignore[arg-type]
+            assert not registry.ready.is_set()
+            assert await anew(one, registry, log)()
+            await registry.settled()
+            assert registry.device(identifier) is not None
+
+
+@asynccontextmanager
+async def following(log: Log) -> AsyncIterator[Registry]:
+    registry = Registry(log)
+    worker = asyncio.create_task(registry.run())
+    try:
+        yield registry
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+
+
+def anew(one: Provisioning, registry: Registry, log: Log) -> TellAnew:
+    workspaces, fleets, devices = one.store[:3]
+    return TellAnew(registry, workspaces, fleets, devices, Tell(*one.store[:6], log), log)
 
 
 class TestAfterACrash:
@@ -150,6 +196,9 @@ class FullLog:
         if self.full and topic is self._topic:
             raise OutOfSpace("no room")
         await self._log.append(topic, records)
+
+    async def identity(self, topic: Topic) -> str:
+        return await self._log.identity(topic)
 
 
 @pytest.mark.parametrize("topic", [REGISTRY, ACCESS])

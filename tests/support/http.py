@@ -13,8 +13,9 @@ from aiohttp import web
 from shared.http.dispatch import Dispatcher, Limits
 from shared.http.routes import Route
 from shared.http.server import application, serve
-from shared.messages.registry import RegistryEntry
-from shared.messages.topics import REGISTRY
+from shared.log import Log
+from shared.messages.registry import WHOLE, RegistryEntry, RegistryWhole
+from shared.messages.topics import ACCESS, REGISTRY
 from shared.runtime import open_platform
 from shared.security.principal import Principal
 from shared.security.tenancy import Tenancy
@@ -76,6 +77,7 @@ async def running_platform(home: Path, *entries: RegistryEntry) -> AsyncIterator
     """Log and documents in `home`, and a registry that follows the log and knows `entries`."""
     async with open_platform(Installation.load({"ZDM_HOME": str(home)})) as platform:
         await know(platform, *entries)
+        await everything_told(platform.log)
         following = asyncio.create_task(platform.registry.run())
         try:
             await platform.registry.ready.wait()
@@ -87,8 +89,13 @@ async def running_platform(home: Path, *entries: RegistryEntry) -> AsyncIterator
 
 async def know(platform: Platform, *entries: RegistryEntry) -> None:
     """Tell the registry of `entries`."""
-    if entries:
-        await platform.log.append(REGISTRY, [entry.record(entry.id) for entry in entries])
+    await platform.log.append(REGISTRY, [entry.record(entry.id) for entry in entries])
+
+
+async def everything_told(log: Log) -> None:
+    """Say that the registry names all there is."""
+    whole = RegistryWhole(access=await log.identity(ACCESS))
+    await log.append(REGISTRY, [whole.record(WHOLE)])
 
 
 def workspace(identifier: str, account_id: str, revision: int = 1) -> RegistryEntry:

@@ -19,7 +19,7 @@ from tests.support.ports import free_ports
 testcontainers_config.ryuk_disabled = True
 
 IMAGE = "apache/kafka:4.3.1"
-_START_S = 60
+_START_S = 180
 _SECURITY = "org.apache.kafka.common.security"
 
 

@@ -21,7 +21,7 @@ from services.ingestion.adapters.segment import HEADER_SIZE, parse
 from services.ingestion.domain.records import CONNECTED, DISCONNECTED, HANDED_OVER, PUBLISH, SpoolRecord
 from services.provisioning.adapters.pki import Pair, Pki, prepare
 from services.provisioning.adapters.x509 import certificate_pem, self_signed_authority, signed_by
-from shared import frames
+from shared import brokers, frames
 from shared.broker_control import BrokerControl
 from shared.errors import Unavailable
 from shared.frames import Applied, Down, Entry, Key, Place, Sent
@@ -70,7 +70,7 @@ class Ground:
         self.broker = broker
         self.home = broker.home
         self.pki = pki
-        self.control = BrokerControl("zdm-provisioning", broker.home)
+        self.control = BrokerControl("zdm-provisioning", brokers.Broker(broker.home))
         self._place = self._gaps = 0
         self._known: dict[str, Entry] = {}
 

@@ -114,11 +114,13 @@ async def until(look: Callable[[], Awaitable[bool]]) -> None:
 class Broker:
     """Mosquitto with our plugin, as `make run` starts it, on ports of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, name: str = "broker") -> None:
         self.home = home
+        self.name = name
         self.mtls_port, self.token_port, self.plain_port = free_ports(3)
         self.environment = {
             "ZDM_HOME": str(home),
+            "ZDM_BROKER": name,
             "ZDM_MQTT_MTLS_PORT": str(self.mtls_port),
             "ZDM_MQTT_TOKEN_PORT": str(self.token_port),
             "ZDM_MQTT_PLAIN_PORT": str(self.plain_port),
@@ -127,7 +129,7 @@ class Broker:
 
     async def start(self) -> None:
         """Start it; it waits itself for its certificates."""
-        log = (self.home.parent / "broker.log").open("ab")
+        log = (self.home.parent / f"{self.name}.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(
             ROOT / "deploy/mosquitto/start", env={**os.environ, **self.environment}, stdout=log, stderr=log
         )
@@ -147,9 +149,9 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker(home: Path) -> AsyncIterator[Broker]:
+async def broker(home: Path, name: str = "broker") -> AsyncIterator[Broker]:
     """A broker that is starting."""
-    one = Broker(home)
+    one = Broker(home, name)
     await one.start()
     try:
         yield one

@@ -12,6 +12,7 @@ from shared.runtime import open_platform
 from shared.service import Platform, Service
 from shared.settings import Installation
 from shared.tasks import keep_running
+from tests.support.http import everything_told
 from tests.support.waiting import eventually
 
 DEVICE = "dev-000000000001"
@@ -21,6 +22,7 @@ DEVICE = "dev-000000000001"
 async def working_platform(home: Path) -> AsyncIterator[Platform]:
     """A platform whose registry is being read."""
     async with open_platform(Installation.load({"ZDM_HOME": str(home)})) as platform:
+        await everything_told(platform.log)
         reading = asyncio.create_task(platform.registry.run())
         try:
             yield platform

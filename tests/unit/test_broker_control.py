@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared import frames
+from shared import brokers, frames
 from shared.broker_control import PUBLISH_LIMIT, BrokerControl
 from shared.errors import Unavailable
 from tests.support.provisioning import Broker, broker, provisioning
@@ -37,7 +37,7 @@ async def has_connected(control: BrokerControl) -> bool:
 
 @asynccontextmanager
 async def connected(there: Broker, answer_s: float = 10.0) -> AsyncIterator[BrokerControl]:
-    control = BrokerControl(USER, there.home, answer_s)
+    control = BrokerControl(USER, brokers.Broker(there.home), answer_s)
     try:
         await eventually(lambda: has_connected(control))
         yield control
@@ -69,7 +69,7 @@ async def test_a_malformed_request_is_answered_as_such(there: Broker) -> None:
 
 
 async def test_without_a_connection_nothing_is_asked(there: Broker) -> None:
-    control = BrokerControl(USER, there.home)
+    control = BrokerControl(USER, brokers.Broker(there.home))
     await is_unavailable(control.request(frames.hello))
     async with connected(there) as control:
         await control.close()
@@ -84,20 +84,20 @@ async def test_a_wrong_secret_or_none_does_not_let_in(there: Broker, tmp_path: P
     (tmp_path / "broker/control.sock").symlink_to(there.home / "broker/control.sock")
     if secret is not None:
         (tmp_path / "broker/service.key").write_text(secret)
-    control = BrokerControl(USER, tmp_path)
+    control = BrokerControl(USER, brokers.Broker(tmp_path))
     await is_unavailable(control.connect())
     assert not control.connected
     assert not paho_threads()
 
 
 async def test_another_name_than_those_of_our_services_is_not_let_in(there: Broker) -> None:
-    await is_unavailable(BrokerControl("zdm-somebody", there.home).connect())
+    await is_unavailable(BrokerControl("zdm-somebody", brokers.Broker(there.home)).connect())
 
 
 async def test_where_there_is_no_broker_it_says_so(there: Broker, tmp_path: Path) -> None:
     (tmp_path / "broker").mkdir()
     (tmp_path / "broker/service.key").write_text((there.home / "broker/service.key").read_text())
-    await is_unavailable(BrokerControl(USER, tmp_path).connect())
+    await is_unavailable(BrokerControl(USER, brokers.Broker(tmp_path)).connect())
     assert not paho_threads()
 
 

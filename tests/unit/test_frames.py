@@ -18,6 +18,7 @@ from shared.frames import (
     Fields,
     Key,
     MalformedFrame,
+    Moved,
     Place,
     Sent,
     TornFrame,
@@ -27,6 +28,7 @@ from shared.frames import (
     frame,
     frames,
     hello,
+    moved,
     send,
     text,
 )
@@ -166,13 +168,36 @@ def test_entries_are_written_as_the_broker_reads_them(
     assert fields.rest() == b""
 
 
-@given(U64, st.lists(st.builds(Down, TEXT, TEXT, st.binary(max_size=300)), max_size=5))
+@given(U64, st.lists(st.builds(Down, TEXT, TEXT, st.binary(max_size=300), st.none()), max_size=5))
 def test_messages_are_written_as_the_broker_reads_them(request: int, messages: list[Down]) -> None:
     (body,) = frames(send(request, messages))
     fields = Fields(body)
     assert (fields.take(1), fields.number("Q")) == (b"S", request)
     count = fields.number("I")
     assert [Down(fields.text(), fields.text(), fields.take(fields.number("I"))) for _ in range(count)] == messages
+    assert fields.rest() == b""
+
+
+@given(U64, st.lists(st.builds(Down, TEXT, TEXT, st.binary(max_size=300), st.none() | U64), max_size=5))
+def test_messages_for_sessions_of_their_time_have_it_before_them(request: int, messages: list[Down]) -> None:
+    messages = [*messages, Down("id", "dev-1", b"{}", 1714637105250)]
+    (body,) = frames(send(request, messages))
+    fields = Fields(body)
+    assert (fields.take(1), fields.number("Q")) == (b"T", request)
+    assert fields.number("I") == len(messages)
+    for message in messages:
+        assert fields.number("Q") == (2**64 - 1 if message.began_by is None else message.began_by)
+        assert (fields.text(), fields.text()) == message[:2]
+        assert fields.take(fields.number("I")) == message.payload
+    assert fields.rest() == b""
+
+
+@given(U64, st.lists(st.builds(Moved, TEXT, U64), max_size=5))
+def test_moves_are_written_as_the_broker_reads_them(request: int, devices: list[Moved]) -> None:
+    (body,) = frames(moved(request, devices))
+    fields = Fields(body)
+    assert (fields.take(1), fields.number("Q")) == (b"M", request)
+    assert [Moved(fields.text(), fields.number("Q")) for _ in range(fields.number("I"))] == devices
     assert fields.rest() == b""
 
 

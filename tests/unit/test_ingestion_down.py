@@ -1,7 +1,8 @@
 """Messages for devices: their envelope, their batches, and what becomes of those that cannot be sent."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import orjson
 import pytest
@@ -10,17 +11,21 @@ from hypothesis import strategies as st
 
 from services.ingestion.domain.messages import BATCH_BYTES, BATCH_COUNT, Outgoing, batches, outgoing
 from services.ingestion.domain.ports import Appends, Message
-from services.ingestion.domain.use_cases.hand_down import HandDown
+from services.ingestion.domain.use_cases.follow_moves import FollowMoves
+from services.ingestion.domain.use_cases.hand_down import TOLERANCE_MS, HandDown
 from shared.broker_control import PUBLISH_LIMIT
 from shared.clock import SystemClock
 from shared.frames import Down, send
 from shared.log import Record, StoredRecord
-from shared.messages.devices import DownRequested, Rejected
+from shared.messages.devices import DownRequested, PresenceChanged, Rejected
 from shared.messages.topics import DOWN, rejected
 
+Kind = Literal["connected", "disconnected", "broker_started"]
+NOW = 1714637105250
 
-def request(identifier: str, value: str = "{}", key: str = "#now") -> DownRequested:
-    return DownRequested(identifier, "dev-1", key, value, 1714637105250)
+
+def request(identifier: str, value: str = "{}", key: str = "#now", version: int = NOW) -> DownRequested:
+    return DownRequested(identifier, "dev-1", key, value, version)
 
 
 @pytest.mark.parametrize("value", ["null", '{"args" : {"$set":1.0}}', "[]", '"é"'])
@@ -50,12 +55,14 @@ class FakeBroker:
     def __init__(self, bad: Sequence[str] = ()) -> None:
         self.bad = set(bad)
         self.handed: list[str] = []
+        self.began_by: list[int | None] = []
 
     async def send(self, messages: Sequence[Message]) -> bool:
         identifiers = [message.id for message in messages]
         if self.bad & set(identifiers):
             return False
         self.handed += identifiers
+        self.began_by += [message.began_by for message in messages]
         return True
 
 
@@ -95,3 +102,45 @@ async def test_what_cannot_be_sent_is_set_aside_and_the_rest_is_sent_in_order() 
     assert base64.b64decode(refusals["2"].payload_base64) == outgoing(request("2", "7")).payload
     assert refusals["zdm.down.v1-0-4"].device_id == "dev-9"
     assert base64.b64decode(refusals["zdm.down.v1-0-4"].payload_base64) == b"nonsense"
+
+
+async def test_a_broker_that_is_alone_hands_over_whatever_the_age() -> None:
+    broker = FakeBroker()
+    await HandDown(broker, FakeLog(), SystemClock())(stored(request("0", version=0).record()))
+    assert broker.began_by == [None]
+
+
+async def test_among_several_a_message_is_for_a_session_of_its_time() -> None:
+    broker = FakeBroker()
+    versions = [-1_000_000, 0, NOW, 2**64 - 1]
+    records = stored(*(request(str(version), version=version).record() for version in versions))
+    await HandDown(broker, FakeLog(), SystemClock(), alone=False)(records)
+    assert broker.began_by == [0, TOLERANCE_MS, NOW + TOLERANCE_MS, 2**64 - 1]
+
+
+class FakeSessions:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Mapping[str, int]] = []
+
+    async def moved(self, connected_at: Mapping[str, int]) -> None:
+        self.told.append(connected_at)
+
+
+def said(device_id: str, spool: str, at: int, kind: Kind = "connected") -> PresenceChanged:
+    return PresenceChanged(id=f"{spool}-{at}", kind=kind, device_id=device_id, spool=spool, boot=1, session=2, at=at)
+
+
+async def test_a_broker_is_told_of_the_newest_connection_of_each_device_at_others() -> None:
+    sessions = FakeSessions()
+    records = [said("a", "other", 20), said("a", "third", 10), said("b", "other", 5), said("c", "own", 7)]
+    records += [said("d", "other", 1, "disconnected"), said("", "other", 1, "broker_started")]
+    assert await FollowMoves(sessions)(records, "own") == 2
+    assert sessions.told == [{"a": 20, "b": 5}]
+
+
+async def test_it_is_told_nothing_when_all_of_it_was_its_own() -> None:
+    sessions = FakeSessions()
+    assert await FollowMoves(sessions)([said("c", "own", 7)], "own") == 0
+    assert sessions.told == []

@@ -13,15 +13,17 @@ from shared.errors import Unavailable
 from shared.log import START, Log, Places, Record, Replay, StoredRecord, Subscription, Topic
 from shared.log.sqlite import SqliteLog, sqlite_log
 from shared.messages.registry import RegistryEntry
-from shared.messages.topics import REGISTRY
+from shared.messages.topics import ACCESS, REGISTRY
 from shared.registry import Registry
 from shared.tasks import keep_running
+from tests.support.http import everything_told
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
     async with sqlite_log(tmp_path / "log") as log:
+        await everything_told(log)
         yield log
 
 
@@ -80,6 +82,19 @@ async def test_it_is_ready_and_settled_at_once_when_there_is_nothing(log: Sqlite
         await registry.ready.wait()
         await registry.settled()
         assert registry.devices == {}
+
+
+async def test_while_not_all_has_been_told_what_is_missing_may_be_there(tmp_path: Path) -> None:
+    async with sqlite_log(tmp_path / "anew") as log, running(Registry(log)) as registry:
+        await tell(log, entry("dev-1"))
+        await registry.read.wait()
+        with pytest.raises(Unavailable):
+            await registry.settled(timeout_s=0.2)
+        assert not registry.ready.is_set()
+        await everything_told(log)
+        await registry.settled()
+        assert registry.ready.is_set()
+        assert registry.access == await log.identity(ACCESS)
 
 
 async def test_who_asks_it_to_settle_finds_what_another_process_has_just_told(log: SqliteLog, tmp_path: Path) -> None:
@@ -225,6 +240,7 @@ async def test_in_a_log_made_anew_it_begins_anew(log: SqliteLog, tmp_path: Path)
     async with sqlite_log(tmp_path / "anew") as anew:
         detour.to = anew
         await tell(anew, entry("dev-1"), entry("dev-11"))
+        await everything_told(anew)
         async with running(registry):
 
             async def is_right() -> bool:

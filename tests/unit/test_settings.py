@@ -17,6 +17,7 @@ from services.integrations.settings import IntegrationsSettings
 from services.jobs.settings import JobsSettings
 from services.provisioning.settings import ProvisioningSettings
 from services.storage.settings import StorageSettings
+from shared.brokers import Broker
 from shared.settings import Installation, Networks, Port, PortOrOff, Settings, WrongSetting
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,12 @@ def test_every_wrong_one_is_named_with_its_rule_and_what_it_is() -> None:
         (StorageSettings, "ZDM_RETENTION_DAYS", "1.5"),
         (ProvisioningSettings, "ZDM_MQTT_PLAIN_PORT", "yes"),
         (ProvisioningSettings, "ZDM_MQTT_TOKEN_PORT", "65536"),
+        (ProvisioningSettings, "ZDM_BROKERS", "broker,secrets"),
+        (ProvisioningSettings, "ZDM_BROKERS", "broker, broker"),
+        (ProvisioningSettings, "ZDM_BROKERS", ","),
+        (IngestionSettings, "ZDM_BROKER", "broker-"),
+        (IngestionSettings, "ZDM_BROKER", "broker-2/.."),
+        (IngestionSettings, "ZDM_BROKERS", "broker-2"),
         (IntegrationsSettings, "ZDM_OUTBOUND_ALLOW", "everything"),
         (IntegrationsSettings, "ZDM_OUTBOUND_DENY", "10.0.0.0/40"),
     ],
@@ -152,6 +159,35 @@ def test_ports_may_be_off_and_networks_single_addresses() -> None:
     read = Example.load(told)
     assert read.other is None
     assert [str(network) for network in read.networks] == ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]
+
+
+def test_brokers_are_named_with_commas_and_each_has_its_own_files() -> None:
+    told = {"ZDM_BROKERS": "broker, broker-2", "ZDM_BROKER": "broker-2"}
+    assert ProvisioningSettings.load(told).brokers == ("broker", "broker-2")
+    ingestion = IngestionSettings.load(told)
+    assert not ingestion.alone
+    second = Broker(Path("/srv/zdm"), ingestion.broker)
+    assert (str(second.folder), str(second.spool)) == ("/srv/zdm/broker-2", "/srv/zdm/spool-2")
+    assert second.group == "ingestion-2"
+
+
+def test_one_broker_has_the_files_that_it_always_had() -> None:
+    assert IngestionSettings.load({}).alone
+    only = Broker(Path("/srv/zdm"), IngestionSettings.load({}).broker)
+    assert (str(only.folder), str(only.spool), only.group) == ("/srv/zdm/broker", "/srv/zdm/spool", "ingestion")
+
+
+def test_an_ingestion_whose_broker_nobody_names_does_not_start() -> None:
+    (found,) = complaints(IngestionSettings, {"ZDM_BROKER": "broker-2"})
+    assert found.startswith("ZDM_BROKERS: must name broker-2 too")
+
+
+def test_a_broker_with_a_wrong_name_does_not_start() -> None:
+    environment = {**os.environ, "ZDM_BROKER": "secrets"}
+    command = [str(ROOT / "deploy/mosquitto/start")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("wrong setting: ZDM_BROKER: ")
 
 
 def test_addresses_follow_the_home_folder_unless_told() -> None:

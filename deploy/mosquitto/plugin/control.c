@@ -47,8 +47,9 @@ static void answer_apply(struct control *control, struct frame frame, struct wri
 	end_frame(answer, mark);
 }
 
-static void read_down(struct reader *reader, struct down *down)
+static void read_down(struct reader *reader, bool timed, struct down *down)
 {
+	down->began_by_ms = timed ? read_u64(reader) : UINT64_MAX;
 	down->id = read_text(reader);
 	down->device = read_text(reader);
 	down->payload_length = read_u32(reader);
@@ -58,29 +59,46 @@ static void read_down(struct reader *reader, struct down *down)
 		reader->failed = true;
 }
 
-static enum sent send_all(struct control *control, struct reader reader)
+static enum sent send_all(struct control *control, struct reader reader, bool timed)
 {
 	struct down down;
 	uint32_t number = read_u32(&reader);
 	struct reader first = reader;
 	for (uint32_t i = 0; i < number && !reader.failed; i++)
-		read_down(&reader, &down);
+		read_down(&reader, timed, &down);
 	if (reader.failed || reader.left > 0)
 		return SEND_MALFORMED;
 	enum sent sent = SEND_DONE;
 	for (uint32_t i = 0; i < number && sent == SEND_DONE; i++) {
-		read_down(&first, &down);
+		read_down(&first, timed, &down);
 		sent = control->hand_over(&down, control->context);
 	}
 	return sent;
 }
 
+static enum sent move_all(struct control *control, struct reader reader)
+{
+	uint32_t number = read_u32(&reader);
+	struct reader first = reader;
+	for (uint32_t i = 0; i < number && !reader.failed; i++) {
+		read_text(&reader);
+		read_u64(&reader);
+	}
+	if (reader.failed || reader.left > 0)
+		return SEND_MALFORMED;
+	for (uint32_t i = 0; i < number; i++) {
+		struct text device = read_text(&first);
+		control->moved(device, read_u64(&first), control->context);
+	}
+	return SEND_DONE;
+}
+
 static void answer_send(struct control *control, struct frame frame, struct writer *answer)
 {
 	struct reader reader = reader_over(frame.body, frame.length);
-	read_u8(&reader);
+	uint8_t kind = read_u8(&reader);
 	uint64_t request = read_u64(&reader);
-	enum sent sent = send_all(control, reader);
+	enum sent sent = kind == 'M' ? move_all(control, reader) : send_all(control, reader, kind == 'T');
 	if (sent == SEND_MALFORMED)
 		count(COUNT_CONTROL_MALFORMED);
 	size_t mark = begin_frame(answer, 's');
@@ -101,6 +119,8 @@ void control_handle(struct control *control, const void *payload, size_t length,
 			answer_apply(control, frame, answer);
 			break;
 		case 'S':
+		case 'T':
+		case 'M':
 			answer_send(control, frame, answer);
 			break;
 		default:

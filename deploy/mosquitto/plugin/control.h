@@ -10,6 +10,7 @@ struct down {
 	struct text id, device;
 	const uint8_t *payload;
 	uint32_t payload_length;
+	uint64_t began_by_ms; /* it is for a session that began then or before */
 };
 
 struct control {
@@ -17,6 +18,8 @@ struct control {
 	struct snapshot *snapshot; /* NULL: nothing is kept (tests) */
 	/* Hand one message over and note in the spool what became of it. */
 	enum sent (*hand_over)(const struct down *down, void *context);
+	/* The device has connected to another broker: end its session here, unless that began at that time or later. */
+	void (*moved)(struct text device, uint64_t time_ms, void *context);
 	void *context;
 };
 

@@ -37,7 +37,7 @@ struct device {
 	uint64_t last_ms; /* newest time stamped on a message of it */
 	/* The live session, if `client` is set. */
 	const void *client;
-	uint64_t session;
+	uint64_t session, session_ms; /* its number, and when it began */
 	struct credential used;
 	const char *leaving; /* why it is being disconnected, when we know */
 	uint64_t owed_session; /* a `disconnected` record that the spool could not take */

@@ -156,6 +156,7 @@ static bool session_began(struct device *device, const struct mosquitto *client,
 		return false;
 	}
 	device->client = client;
+	device->session_ms = record.time_ms;
 	device->used = *credential;
 	device->leaving = NULL;
 	count(COUNT_CONNECTS);
@@ -398,7 +399,7 @@ static bool hand_to(const struct device *device, const struct down *down)
 static enum sent hand_over(const struct down *down, void *context)
 {
 	const struct device *device = device_find(&plugin.knowledge.devices, down->device.at, down->device.length);
-	bool live = device != NULL && device->client != NULL;
+	bool live = device != NULL && device->client != NULL && device->session_ms <= down->began_by_ms;
 	if (plugin.spool.refusing)
 		return SEND_SPOOL_REFUSES;
 	if (live && !hand_to(device, down))
@@ -414,6 +415,14 @@ static enum sent hand_over(const struct down *down, void *context)
 	};
 	uint64_t sequence;
 	return spool_append(&plugin.spool, &record, &sequence) ? SEND_DONE : SEND_SPOOL_REFUSES;
+}
+
+/* As where a client connects again to the same broker: the newest connection counts. */
+static void moved(struct text id, uint64_t time_ms, void *context)
+{
+	struct device *device = device_find(&plugin.knowledge.devices, id.at, id.length);
+	if (device != NULL && device->client != NULL && device->session_ms < time_ms)
+		kick(device, "taken_over");
 }
 
 static int on_control(int event, void *data, void *userdata)
@@ -553,7 +562,7 @@ EXPORT int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **userdata, str
 	if (opened != MOSQ_ERR_SUCCESS)
 		return opened;
 	plugin.knowledge.changed = device_changed;
-	plugin.control = (struct control){&plugin.knowledge, &plugin.snapshot, hand_over, NULL};
+	plugin.control = (struct control){&plugin.knowledge, &plugin.snapshot, hand_over, moved, NULL};
 	for (int i = 0; i < EVENT_COUNT; i++) {
 		int rc = mosquitto_callback_register(id, EVENTS[i].event, EVENTS[i].callback, EVENTS[i].topic, NULL);
 		if (rc != MOSQ_ERR_SUCCESS)

@@ -84,6 +84,12 @@ class SpoolFolder:
             return "the broker has not begun its spool"
         return self._complaint
 
+    def identity(self) -> str:
+        """The spool id; empty while there is no spool."""
+        with suppress(FileNotFoundError):
+            return (self._folder / "id").read_text().strip()
+        return ""
+
     async def read(self) -> Batch:
         """See the port."""
         loop = asyncio.get_running_loop()

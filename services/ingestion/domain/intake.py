@@ -144,6 +144,8 @@ class _Sorter:
             device_id=record.device,
             live=bool(record.flags & 1),
             at=record.time,
+            spool=self._spool,
+            session=record.session,
         )
 
     def _presence(self, record: SpoolRecord) -> PresenceChanged:

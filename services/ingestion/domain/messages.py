@@ -10,8 +10,8 @@ from shared.messages.devices import DownRequested
 # One publish on the control topic takes 512 KiB (docs/protocols.md 3); this leaves room for what is around.
 BATCH_BYTES = 500 * 1024
 BATCH_COUNT = 500
-# Around each message: three lengths.
-_AROUND = 8
+# Around each message: three lengths and a time.
+_AROUND = 16
 
 
 class Outgoing(NamedTuple):
@@ -20,6 +20,7 @@ class Outgoing(NamedTuple):
     id: str
     device_id: str
     payload: bytes
+    began_by: int | None = None  # ms: for a session that began then or before; None: for whichever there is
 
     @property
     def size(self) -> int:
@@ -27,11 +28,11 @@ class Outgoing(NamedTuple):
         return _AROUND + len(self.id.encode()) + len(self.device_id.encode()) + len(self.payload)
 
 
-def outgoing(request: DownRequested) -> Outgoing:
+def outgoing(request: DownRequested, began_by: int | None = None) -> Outgoing:
     """The envelope of spec mqtt-device-protocol 5, the value as its own text."""
     key = orjson.dumps(request.key)
     payload = b'{"version":%d,"key":%b,"value":%b}' % (request.version, key, request.value.encode())
-    return Outgoing(request.id, request.device_id, payload)
+    return Outgoing(request.id, request.device_id, payload, began_by)
 
 
 def batches(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:

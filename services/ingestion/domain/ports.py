@@ -41,6 +41,17 @@ class Broker(Protocol):
         ...
 
 
+class Sessions(Protocol):
+    """The devices' sessions at this broker."""
+
+    async def moved(self, connected_at: Mapping[str, int]) -> None:
+        """These have connected to another broker, at that time (ms): sessions here that began before are over.
+
+        Waits as long as the broker is away.
+        """
+        ...
+
+
 class Message(Protocol):
     """What `Broker.send` takes."""
 
@@ -57,4 +68,9 @@ class Message(Protocol):
     @property
     def payload(self) -> bytes:
         """The message as it goes to the device."""
+        ...
+
+    @property
+    def began_by(self) -> int | None:
+        """Ms: a session gets it that began then or before, else the device counts as away; None: any session."""
         ...

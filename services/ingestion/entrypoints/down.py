@@ -9,15 +9,15 @@ from services.ingestion.domain.use_cases.hand_down import HandDown
 from shared.log import Log, Subscription
 from shared.messages.topics import DOWN
 
-GROUP = "ingestion"
 _BATCH = 500
 
 
 class Down:
     """Hands down for ever, while this process is the one that reads the broker's spool."""
 
-    def __init__(self, log: Log, spool: SpoolFolder, link: DownLink, hand_down: HandDown) -> None:
+    def __init__(self, log: Log, group: str, spool: SpoolFolder, link: DownLink, hand_down: HandDown) -> None:
         self._log = log
+        self._group = group
         self._spool = spool
         self._link = link
         self._hand_down = hand_down
@@ -28,7 +28,7 @@ class Down:
             # A second connection under the same name would throw the first one out.
             await self._spool.holding.wait()
             try:
-                async with self._log.subscribe(DOWN, GROUP) as records:
+                async with self._log.subscribe(DOWN, self._group) as records:
                     while self._spool.holding.is_set():
                         await self._step(records)
             finally:

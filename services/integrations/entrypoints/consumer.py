@@ -9,7 +9,7 @@ from services.integrations.domain.use_cases.enqueue import Enqueue, Placed
 from services.integrations.entrypoints.dispatcher import Dispatcher
 from services.integrations.metrics import REFUSED
 from shared.errors import Refused
-from shared.log import Log, StoredRecord
+from shared.log import Log, StoredRecord, after
 from shared.messages.devices import DataReceived
 from shared.messages.topics import DATA
 
@@ -23,10 +23,14 @@ _TYPES = (str, str, str, str, str, str, int, int, str)
 async def consume_data(log: Log, enqueue: Enqueue, dispatcher: Dispatcher) -> None:
     """Enqueue, commit, wake who has something to send. For ever."""
     await dispatcher.loaded.wait()
-    identity = await log.identity(DATA)
+    identity, places = await log.identity(DATA), dict[int, int]()
     async with log.subscribe(DATA, GROUP) as records:
         while True:
             batch = await records.fetch(_BATCH)
+            # Going back, they come once more, or from a log made anew.
+            if any(record.offset <= places.get(record.partition, record.offset) for record in batch):
+                identity = await log.identity(DATA)
+            places = after(batch, places)
             grown = await enqueue(_placed(identity, batch))
             await records.commit(batch)
             for lane in grown:

@@ -58,7 +58,7 @@ class BrokerLink:
     def __init__(
         self, name: str, control: BrokerControl, lock: Path, log: Log, store: BrokerStore, clock: Clock
     ) -> None:
-        self._name = name
+        self.name = name
         self._control = control
         self._lock = lock
         self._log = log
@@ -115,7 +115,7 @@ class BrokerLink:
 
     async def _away(self, reason: str) -> None:
         if self._place is not None or reason != self._reason:
-            logger.warning("broker_out_of_step", broker=self._name, reason=reason)
+            logger.warning("broker_out_of_step", broker=self.name, reason=reason)
         self._reason = reason
         await self._moved_to(None)
 
@@ -133,12 +133,12 @@ class BrokerLink:
         """Whether the log still has every removal after `place`."""
         if place == await self._end():
             return True
-        return self._clock.ms() - await self._store.in_step_at(self._name) < _REMEMBERED_MS
+        return self._clock.ms() - await self._store.in_step_at(self.name) < _REMEMBERED_MS
 
     async def _sync(self, log_id: str) -> int:
         """Everything from the beginning; the place afterwards."""
-        BROKER_SYNCS.labels(self._name).inc()
-        logger.info("broker_full_sync", broker=self._name)
+        BROKER_SYNCS.labels(self.name).inc()
+        logger.info("broker_full_sync", broker=self.name)
         target, place, first = await self._end(), 0, True
         async with self._log.replay(ACCESS) as replay:
             async for part in _parts_until(replay, target):
@@ -154,12 +154,12 @@ class BrokerLink:
         async with self._log.replay(ACCESS, {} if place == 0 else {_PARTITION: place - 1}) as replay:
             while self._control.connected:
                 end = await self._end()
-                BROKER_LAG.labels(self._name).set(max(0, end - place))
+                BROKER_LAG.labels(self.name).set(max(0, end - place))
                 if place >= end:
                     await self._in_step(place)
                 for part in _parts(await replay.fetch(_BATCH, _LOOK_S)):
                     if await self._apply(log_id, (place, part.place), part.entries) is None:
-                        logger.warning("broker_gap", broker=self._name, place=place)
+                        logger.warning("broker_gap", broker=self.name, place=place)
                         return
                     place = part.place
                     if self._place is not None:
@@ -177,17 +177,17 @@ class BrokerLink:
         if answer.status == _GAP:
             return None
         if answer.status != _DONE:
-            logger.error("broker_refuses_change", broker=self._name, status=answer.status, first=span[0], last=span[1])
+            logger.error("broker_refuses_change", broker=self.name, status=answer.status, first=span[0], last=span[1])
             raise Unavailable(f"The broker does not apply a change (status {answer.status})")
         return answer
 
     async def _in_step(self, place: int) -> None:
         if self._place is None:
-            logger.info("broker_in_step", broker=self._name, place=place)
+            logger.info("broker_in_step", broker=self.name, place=place)
             await self._moved_to(place)
         now = self._clock.ms()
         if now - self._noted_at > _NOTED_EVERY_MS:
-            await self._store.note_in_step(self._name, now)
+            await self._store.note_in_step(self.name, now)
             self._noted_at = now
 
     async def _moved_to(self, place: int | None) -> None:
@@ -197,6 +197,14 @@ class BrokerLink:
 
     async def _end(self) -> int:
         return (await self._log.end(ACCESS)).get(_PARTITION, -1) + 1
+
+
+class BrokerLinks(tuple[BrokerLink, ...]):
+    """See `ports.Brokers`: a link to each; who is away or slow holds up no other."""
+
+    async def caught_up(self) -> None:
+        """See the port."""
+        await asyncio.gather(*(link.caught_up() for link in self))
 
 
 async def _parts_until(replay: Replay, target: int) -> AsyncIterator[_Part]:

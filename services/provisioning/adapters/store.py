@@ -66,6 +66,11 @@ class ThingStore(Generic[T]):
         """See the port."""
         return await self._collection.count({"told": False})
 
+    async def identifiers(self) -> AsyncIterator[str]:
+        """See the port."""
+        async for document in self._collection.find(order=["id"]):
+            yield document["id"]
+
     async def remove(self, identifiers: Iterable[str]) -> None:
         """See the port."""
         await self._collection.delete_many({"id": In(list(identifiers))})

@@ -46,6 +46,10 @@ class Things(Protocol[T]):
         """How many."""
         ...
 
+    def identifiers(self) -> AsyncIterator[str]:
+        """All there are, deleted ones too."""
+        ...
+
     async def remove(self, identifiers: Iterable[str]) -> None:
         """Forget them."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from shared.log import START, Places, Record, Replay, Subscription, Topic
 from shared.log.kafka.address import Access, parse
@@ -111,10 +112,18 @@ async def kafka_log(address: str, partitions: int = 6, replication: int = 1) -> 
 
 
 class _Details(logging.Handler):
-    """The driver says the same many times a second while Kafka is away; we say it once. Its words are for debugging."""
+    """The driver says the same many times a second while Kafka is away. Its words are for debugging."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger.debug("kafka_driver", said=record.getMessage(), by=record.name)
+
+
+class _Heard(logging.Filter):
+    """The driver's own tasks and connections complain on asyncio's channel when nobody waits for them any longer."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        unheard = record.exc_info is not None and isinstance(record.exc_info[1], KafkaError)
+        return not (unheard or record.getMessage().startswith("Unclosed AIOKafka"))
 
 
 def _quieten() -> None:
@@ -123,3 +132,4 @@ def _quieten() -> None:
         driver.addHandler(_Details())
         driver.setLevel(logging.WARNING)
         driver.propagate = False
+        logging.getLogger("asyncio").addFilter(_Heard())

@@ -16,7 +16,6 @@ from shared.log.kafka.address import Access
 from shared.log.kafka.cluster import ANSWER_S, MESSAGE_LIMIT, Cluster
 from shared.log.kafka.errors import translated
 
-_APPENDING = "appending"
 _DEADLINE_S = 4.8
 _CLOSE_S = 5.0
 # Below what a broker takes by default, whatever the topic was made with.
@@ -49,7 +48,6 @@ class Appending:
                     accepted.append((lane, lane.put(part)))
                 await asyncio.wait([each for _, each in accepted])
         except TimeoutError:
-            self._cluster.lost(_APPENDING, "it takes no records")
             self._cluster.forget(topic)
             raise Unavailable("Kafka took no records in time") from None
         finally:
@@ -58,7 +56,6 @@ class Appending:
         if errors := [error for _, each in accepted if (error := each.exception()) is not None]:
             self._cluster.forget(topic)
             raise errors[0]
-        self._cluster.heard(_APPENDING)
 
     async def close(self) -> None:
         """End; what is not durable by now has been promised to nobody."""

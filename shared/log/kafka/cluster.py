@@ -16,7 +16,6 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.offset import OffsetRequest
-from prometheus_client import Counter
 
 from shared.errors import Unavailable
 from shared.log import Topic
@@ -26,14 +25,12 @@ from shared.log.kafka.wire import TOPIC, ChangeSettings, DescribeTopics
 
 logger = structlog.get_logger()
 
-_OUTAGES = Counter("zdm_kafka_outages_total", "Times that Kafka stopped answering")
-
 ANSWER_S = 3.0
+# The driver gives up first, since it tidies up less well when it is interrupted.
+_REQUEST_S = 2.5
 _HEARD_S = 2.0
 _LOOK_S = 0.05
 _DAY_S = 24 * 3600
-
-ASKING = "asking"
 
 _LATEST, _EARLIEST = -1, -2
 _NO_LEADER = -1
@@ -50,10 +47,7 @@ class Layout(NamedTuple):
 
 
 class Cluster:
-    """Asks, each time within `ANSWER_S`, and says once when Kafka goes away and once when it is back.
-
-    What takes several questions has no deadline of its own.
-    """
+    """Asks, each time within `ANSWER_S`; what takes several questions has no deadline of its own."""
 
     def __init__(self, access: Access, partitions: int, replication: int) -> None:
         self._access = access
@@ -64,27 +58,11 @@ class Cluster:
         self._making = asyncio.Lock()
         self._kept: dict[str, Layout] = {}
         self._heard_at = float("-inf")
-        self._in_vain: set[str] = set()
 
     async def alive(self) -> None:
         """Raise `Unavailable` when Kafka does not answer now."""
         if asyncio.get_running_loop().time() - self._heard_at > _HEARD_S:
             await self._ask(DescribeTopics())
-
-    def lost(self, what: str, reason: str) -> None:
-        """`what` was in vain."""
-        if not self._in_vain:
-            _OUTAGES.inc()
-            logger.warning("kafka_away", what=what, reason=reason)
-        self._in_vain.add(what)
-
-    def heard(self, what: str) -> None:
-        """`what` was not in vain. Kafka is back once that holds for all: it may answer and yet take no records."""
-        self._heard_at = asyncio.get_running_loop().time()
-        if self._in_vain:
-            self._in_vain.discard(what)
-            if not self._in_vain:
-                logger.info("kafka_back")
 
     async def made(self, topic: Topic) -> Layout:
         """`topic`, made when it is missing, its keeping brought into step with what `topic` says."""
@@ -138,12 +116,11 @@ class Cluster:
                 async with asyncio.timeout(ANSWER_S):
                     client = await self._started()
                     answer = await client.send(client.get_random_node() if node is None else node, request)
-        except Unavailable as error:
-            self.lost(ASKING, error.message)
+        except Unavailable:
             # The next one finds its way from the addresses anew.
             await self.close()
             raise
-        self.heard(ASKING)
+        self._heard_at = asyncio.get_running_loop().time()
         return answer
 
     async def _started(self) -> AIOKafkaClient:
@@ -222,7 +199,7 @@ def new_client(access: Access) -> AIOKafkaClient:
     return AIOKafkaClient(
         bootstrap_servers=list(access.servers),
         client_id="zdm",
-        request_timeout_ms=int(ANSWER_S * 1000),
+        request_timeout_ms=int(_REQUEST_S * 1000),
         **access.options,
     )
 

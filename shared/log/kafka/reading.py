@@ -6,15 +6,15 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import IllegalStateError
 from prometheus_client import Counter
 
 from shared.errors import Unavailable
-from shared.log import Places, StoredRecord, Topic
+from shared.log import FETCH_BYTES, Places, StoredRecord, Topic
 from shared.log.kafka.address import Access
-from shared.log.kafka.cluster import ANSWER_S, ASKING, Cluster
+from shared.log.kafka.cluster import ANSWER_S, Cluster
 from shared.log.kafka.errors import in_time, translated
 
 logger = structlog.get_logger()
@@ -36,7 +36,6 @@ _REQUEST_S = _REBALANCE_S + 4
 
 # What a consumer holds before it is asked for it: about a partition's share for each partition.
 _PARTITION_BYTES = 1024 * 1024
-_FETCH_BYTES = 8 * 1024 * 1024
 
 _WATCH_EVERY_S = 10.0
 _JOIN_S = 60.0
@@ -85,11 +84,7 @@ class Reading:
             if isinstance(error.__cause__, TimeoutError):
                 return []
             raise
-        return [
-            StoredRecord(record.partition, record.offset, _text(record.key), record.value)
-            for records in found.values()
-            for record in records
-        ]
+        return _taken(consumer, found)
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -98,10 +93,8 @@ class Reading:
                 with translated():
                     async with asyncio.timeout(ANSWER_S):
                         await consumer.start()
-            except BaseException as error:
+            except BaseException:
                 await consumer.stop()
-                if isinstance(error, Unavailable):
-                    self._cluster.lost(ASKING, error.message)
                 raise
             self._begin(consumer)
             self._consumer = consumer
@@ -299,6 +292,19 @@ class Watch:
         return behind
 
 
+def _taken(consumer: AIOKafkaConsumer, found: dict[TopicPartition, list[ConsumerRecord]]) -> list[StoredRecord]:
+    """What makes a batch; what would be too much comes again."""
+    taken, size = [], 0
+    for partition, records in found.items():
+        for record in records:
+            if size >= FETCH_BYTES:
+                consumer.seek(partition, record.offset)
+                break
+            size += len(record.value or b"")
+            taken.append(StoredRecord(record.partition, record.offset, _text(record.key), record.value))
+    return taken
+
+
 def _text(key: bytes | None) -> str:
     # We write a key always; others might not.
     return key.decode("utf-8", "replace") if key is not None else ""
@@ -320,7 +326,7 @@ def _new_consumer(access: Access, **membership: Any) -> AIOKafkaConsumer:
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=_PARTITION_BYTES,
-        fetch_max_bytes=_FETCH_BYTES,
+        fetch_max_bytes=FETCH_BYTES,
         request_timeout_ms=int(_REQUEST_S * 1000),
         metadata_max_age_ms=30_000,
         **membership,

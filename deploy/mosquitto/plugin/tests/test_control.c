@@ -4,7 +4,8 @@
 #include "given.h"
 
 static struct knowledge knowledge;
-static char handed[256]; /* "id device payload;" of each */
+static char handed[256]; /* "id device payload;" of each, with "@time" where the session must be as old */
+static char moves[256];  /* "device time;" of each */
 static enum sent refusal;
 static int refused_at;
 
@@ -12,17 +13,26 @@ static enum sent hand_over(const struct down *down, void *context)
 {
 	if (refused_at-- == 0)
 		return refusal;
-	snprintf(handed + strlen(handed), sizeof handed - strlen(handed), "%.*s %.*s %.*s;", (int)down->id.length,
+	char time[32] = "";
+	if (down->began_by_ms != UINT64_MAX)
+		snprintf(time, sizeof time, "@%llu", (unsigned long long)down->began_by_ms);
+	snprintf(handed + strlen(handed), sizeof handed - strlen(handed), "%.*s %.*s %.*s%s;", (int)down->id.length,
 		down->id.at, (int)down->device.length, down->device.at, (int)down->payload_length,
-		(const char *)down->payload);
+		(const char *)down->payload, time);
 	return SEND_DONE;
+}
+
+static void moved(struct text device, uint64_t time_ms, void *context)
+{
+	snprintf(moves + strlen(moves), sizeof moves - strlen(moves), "%.*s %llu;", (int)device.length, device.at,
+		(unsigned long long)time_ms);
 }
 
 static struct writer ask(const struct writer *asked)
 {
-	struct control control = {&knowledge, NULL, hand_over, NULL};
+	struct control control = {&knowledge, NULL, hand_over, moved, NULL};
 	struct writer answer = {0};
-	handed[0] = 0;
+	handed[0] = moves[0] = 0;
 	counters[COUNT_CONTROL_MALFORMED] = counters[COUNT_CONTROL_GAP] = 0;
 	control_handle(&control, asked->data, asked->length, &answer);
 	CHECK(!answer.failed);
@@ -175,6 +185,46 @@ static void of_a_malformed_send_nothing_is_handed_over(void)
 	}
 }
 
+static void a_message_of_its_time_is_handed_over_with_the_time(void)
+{
+	struct writer asked = {0};
+	forget();
+	size_t mark = begin_frame(&asked, 'T');
+	write_u64(&asked, 77);
+	write_u32(&asked, 2);
+	write_u64(&asked, 1714637105250);
+	give_down(&asked, "m1", "dev-1", "one");
+	write_u64(&asked, UINT64_MAX);
+	give_down(&asked, "m2", "dev-1", "two");
+	end_frame(&asked, mark);
+	struct writer answer = ask(&asked);
+	CHECK(only_status(&answer, 's') == SEND_DONE);
+	CHECK(strcmp(handed, "m1 dev-1 one@1714637105250;m2 dev-1 two;") == 0);
+	writer_free(&asked);
+}
+
+static void moves_are_told_all_of_them_or_none(void)
+{
+	for (int kind = 0; kind < 4; kind++) {
+		struct writer asked = {0};
+		forget();
+		size_t mark = begin_frame(&asked, 'M');
+		write_u64(&asked, 77);
+		write_u32(&asked, kind == 1 ? 1 : kind == 2 ? UINT32_MAX : 2);
+		give_text(&asked, "dev-1");
+		write_u64(&asked, 12);
+		give_text(&asked, "dev-2");
+		if (kind != 3)
+			write_u64(&asked, 34);
+		end_frame(&asked, mark);
+		struct writer answer = ask(&asked);
+		CHECK(only_status(&answer, 's') == (kind == 0 ? SEND_DONE : SEND_MALFORMED));
+		CHECK(strcmp(moves, kind == 0 ? "dev-1 12;dev-2 34;" : "") == 0);
+		CHECK(counters[COUNT_CONTROL_MALFORMED] == (kind != 0));
+		writer_free(&asked);
+	}
+}
+
 static void each_frame_of_a_publish_has_its_answer(void)
 {
 	struct writer asked = {0};
@@ -216,6 +266,8 @@ int main(void)
 	RUN(apply_is_answered_with_what_became_of_it);
 	RUN(messages_are_handed_over_in_order);
 	RUN(of_a_malformed_send_nothing_is_handed_over);
+	RUN(a_message_of_its_time_is_handed_over_with_the_time);
+	RUN(moves_are_told_all_of_them_or_none);
 	RUN(each_frame_of_a_publish_has_its_answer);
 	RUN(a_hello_of_another_length_is_malformed);
 	forget();

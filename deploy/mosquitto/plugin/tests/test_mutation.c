@@ -121,6 +121,22 @@ static uint8_t *next_input(size_t *length, bool framed)
 
 /* Control topic and snapshot */
 
+static void seed_down(struct writer *writer, bool timed)
+{
+	if (timed)
+		write_u64(writer, 3);
+	write_text(writer, "down", 4);
+	write_text(writer, "dev-1", 5);
+	write_u32(writer, 7);
+	write_bytes(writer, "payload", 7);
+}
+
+static void seed_move(struct writer *writer)
+{
+	write_text(writer, "dev-1", 5);
+	write_u64(writer, 3);
+}
+
 static void seed_frames(void)
 {
 	static const struct given_key key = {7, KEY_HS256, "secret", 6}, other = {UINT32_MAX, KEY_ES256, "public", 6};
@@ -154,17 +170,15 @@ static void seed_frames(void)
 	mark = begin_frame(&writer, 'H');
 	write_u64(&writer, 1);
 	end_frame(&writer, mark);
-	mark = begin_frame(&writer, 'S');
-	write_u64(&writer, 2);
-	write_u32(&writer, 2);
-	for (int i = 0; i < 2; i++) {
-		write_text(&writer, "down", 4);
-		write_text(&writer, "dev-1", 5);
-		write_u32(&writer, 7);
-		write_bytes(&writer, "payload", 7);
+	for (const char *kind = "STM"; *kind != 0; kind++) {
+		mark = begin_frame(&writer, (uint8_t)*kind);
+		write_u64(&writer, 2);
+		write_u32(&writer, 2);
+		for (int i = 0; i < 2; i++)
+			*kind == 'M' ? seed_move(&writer) : seed_down(&writer, *kind == 'T');
+		end_frame(&writer, mark);
+		add_seed(&writer);
 	}
-	end_frame(&writer, mark);
-	add_seed(&writer);
 }
 
 static enum sent hand_over(const struct down *down, void *context)
@@ -178,6 +192,13 @@ static enum sent hand_over(const struct down *down, void *context)
 	for (size_t i = 0; i < down->payload_length; i++)
 		sum = (uint8_t)(sum + down->payload[i]);
 	return SEND_DONE;
+}
+
+static void moved(struct text device, uint64_t time_ms, void *context)
+{
+	volatile uint8_t sum = (uint8_t)time_ms;
+	for (size_t i = 0; i < device.length; i++)
+		sum = (uint8_t)(sum + device.at[i]);
 }
 
 /* Both tables hold the same devices, and each is written and read as itself. */
@@ -211,7 +232,7 @@ static void check_answers(const struct writer *answer)
 static void the_control_topic_takes_anything(void)
 {
 	struct knowledge knowledge = {0};
-	struct control control = {&knowledge, NULL, hand_over, NULL};
+	struct control control = {&knowledge, NULL, hand_over, moved, NULL};
 	uint64_t applied = 0;
 	seed_frames();
 	for (long i = 0; i < rounds; i++) {

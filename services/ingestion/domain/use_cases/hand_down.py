@@ -11,15 +11,25 @@ from shared.log import Record, StoredRecord
 from shared.messages.devices import DownRequested, Rejected
 from shared.messages.topics import DOWN, rejected
 
+# By so much the clocks of a broker and of whoever requests may differ.
+TOLERANCE_MS = 1000
+_LATEST = 2**64 - 1
+
 MALFORMED = "malformed"
 TOO_LARGE = "too_large"
 
 
 class HandDown:
-    """Each message once or, after a crash, again; what cannot be sent at all is set aside."""
+    """Each message once or, after a crash, again; what cannot be sent at all is set aside.
 
-    def __init__(self, broker: Broker, log: PatientLog, clock: Clock) -> None:
+    Where there are several brokers (not `alone`) each is given every message, perhaps long after the others: there, a
+    message is for the session that there was when it was requested. One that began later has no claim to it: the
+    device had one elsewhere then, whose broker sees to it, or none.
+    """
+
+    def __init__(self, broker: Broker, log: PatientLog, clock: Clock, *, alone: bool = True) -> None:
         self._broker = broker
+        self._alone = alone
         self._log = log
         self._clock = clock
 
@@ -41,7 +51,8 @@ class HandDown:
 
     def _message(self, record: StoredRecord) -> Outgoing | Rejected:
         try:
-            message = outgoing(DownRequested.decode(record.value or b""))
+            request = DownRequested.decode(record.value or b"")
+            message = outgoing(request, self._began_by(request))
         except Refused as refusal:
             return self._refusal(
                 f"{DOWN.name}-{record.partition}-{record.offset}",
@@ -55,6 +66,9 @@ class HandDown:
                 message.id, message.device_id, TOO_LARGE, "More than one publish takes", message.payload
             )
         return message
+
+    def _began_by(self, request: DownRequested) -> int | None:
+        return None if self._alone else min(max(0, request.version + TOLERANCE_MS), _LATEST)
 
     async def _sent(self, batch: list[Outgoing]) -> list[Rejected]:
         """Those of `batch` that the broker calls malformed, found by sending each alone."""
