@@ -11,7 +11,7 @@ from tests.support.compose import SERVICES, STORES, ComposeSystem, running_compo
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
-DEVICES = 20
+DEVICES = 50
 RATE = 100.0
 SERVICE_DOWN_S = 2.0
 STORE_DOWN_S = 20.0

@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
-DEVICES = 20
+DEVICES = 50
 RATE = 100.0
 # How long each is away: ZDM_TEST_OUTAGE_S=600 for a longer look.
 OUTAGE_S = float(os.environ.get("ZDM_TEST_OUTAGE_S", "60"))

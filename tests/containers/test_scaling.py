@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
-DEVICES = 20
+DEVICES = 50
 RATE = 100.0
 PATIENCE_S = 60.0
 # What shows that one took part.
