@@ -188,21 +188,27 @@ async def of_series(documents: Documents, total: int) -> AsyncIterator[tuple[str
         yield f"count {title}: {run.done}, all at once", Run(1, run.seconds, run.cpu_s)
 
 
-async def measure(address: str, total: int) -> None:
+async def measure(address: str, total: int, *, only_series: bool) -> None:
     """Print a line for each figure."""
     print(f"\n{address.partition(':')[0]}")
     async with open_documents(address) as documents:
-        async for title, run in by_the_port(documents):
-            print(f"  {title:<48} {run}", flush=True)
+        if not only_series:
+            await show(by_the_port(documents))
         if total:
-            async for title, run in of_series(documents, total):
-                print(f"  {title:<48} {run}", flush=True)
+            await show(of_series(documents, total))
+
+
+async def show(runs: AsyncIterator[tuple[str, Run]]) -> None:
+    """A line each."""
+    async for title, run in runs:
+        print(f"  {title:<48} {run}", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("addresses", nargs="+", metavar="ADDRESS", help="as in ZDM_DOCUMENTS")
     parser.add_argument("--points", type=int, default=0, help="how many points of time series; 0: none")
+    parser.add_argument("--only-series", action="store_true", help="nothing but the points")
     arguments = parser.parse_args()
     for one in arguments.addresses:
-        uvloop.run(measure(one, arguments.points))
+        uvloop.run(measure(one, arguments.points, only_series=arguments.only_series))
