@@ -38,7 +38,7 @@ async def owned(system: ComposeSystem) -> Owned:
     async with system.admin() as rest:
         workspace = await default_workspace(rest)
         credential = await new_device(rest, workspace, "kept")
-        key = (await rest.call("POST", "/v3/api_keys", {"name": "kept", "workspace_id": workspace}))["key"]
+        key = (await rest.call("POST", f"/v3/workspaces/{workspace}/apikeys", {"name": "kept"}))["key"]
         made = Owned(workspace, credential, key, system.password)
         await send(made, 1)
         await stored(rest, workspace, made.device, within_s=PATIENCE_S)

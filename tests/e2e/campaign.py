@@ -22,7 +22,7 @@ TAG = "count"
 _ANSWER_S = 5.0
 _RETRY_S = 0.2
 _PAGE = 1000
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 @dataclass
