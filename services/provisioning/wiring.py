@@ -23,7 +23,6 @@ from services.provisioning.domain.use_cases.workspaces import ManageWorkspaces
 from services.provisioning.entrypoints.consumers import (
     consume_accounts,
     consume_presence,
-    keep_in_step,
     tell_periodically,
 )
 from services.provisioning.entrypoints.http import (
@@ -76,7 +75,7 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
                 "provisioning-presence", partial(consume_presence, log, registry, NotePresence(presences, registry))
             ),
             Worker("provisioning-tell", partial(tell_periodically, anew, rest)),
-            Worker("provisioning-broker", partial(keep_in_step, registry, link)),
+            Worker("provisioning-broker", link.run),
         ],
         ready={"broker": link.waiting_for},
     )
@@ -85,7 +84,7 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
 def _link(name: str, platform: Platform, store: Store) -> BrokerLink:
     lock = platform.home / "broker" / "provisioning.lock"
     control = BrokerControl(_USER, platform.home)
-    return BrokerLink(name, control, lock, platform.log, store.brokers, platform.clock)
+    return BrokerLink(name, control, lock, platform.log, platform.registry, store.brokers, platform.clock)
 
 
 def _make_broker_secret(home: Path) -> None:
