@@ -23,7 +23,6 @@ from services.provisioning.domain.use_cases.workspaces import ManageWorkspaces
 from services.provisioning.entrypoints.consumers import (
     consume_accounts,
     consume_presence,
-    keep_in_step,
     tell_periodically,
 )
 from services.provisioning.entrypoints.http import (
@@ -77,7 +76,7 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
                 "provisioning-presence", partial(consume_presence, log, registry, NotePresence(presences, registry))
             ),
             Worker("provisioning-tell", partial(tell_periodically, anew, rest)),
-            *(Worker(f"provisioning-{link.name}", partial(keep_in_step, registry, link)) for link in links),
+            *(Worker(f"provisioning-{link.name}", link.run) for link in links),
         ],
         ready={link.name: link.waiting_for for link in links},
     )
@@ -86,7 +85,7 @@ async def wire(settings: ProvisioningSettings, platform: Platform) -> Service:
 def _link(broker: Broker, platform: Platform, store: Store) -> BrokerLink:
     lock = broker.folder / "provisioning.lock"
     control = BrokerControl(_USER, broker)
-    return BrokerLink(broker.name, control, lock, platform.log, store.brokers, platform.clock)
+    return BrokerLink(broker.name, control, lock, platform.log, platform.registry, store.brokers, platform.clock)
 
 
 def _make_secrets(brokers: Iterable[Broker]) -> None:

@@ -78,7 +78,8 @@ async def unavailable(asking: Awaitable[Any]) -> str:
 class TestMongoDocuments(DocumentsPromises):
     @pytest.fixture
     def address(self, mongo: Mongo) -> str:
-        return mongo.address()
+        # These promises are not about time, and may be tested on a busy machine.
+        return mongo.address(timeoutMS=60_000)
 
 
 # How documents are kept: what one version wrote, the next must read

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 NAMES = ("broker", "broker-2")
 CUT_S = 1.0
 # The answer waits a second for a broker that is stuck, whose link takes ten to give up.
-STUCK_S = 5.0
+WAITED_FOR_S, STUCK_S = 0.2, 5.0
 
 
 class Field(NamedTuple):
@@ -110,6 +110,8 @@ async def test_one_that_is_stuck_holds_up_the_answer_for_a_moment_and_the_other_
     disabling = asyncio.create_task(there.disable(credential))
     async with asyncio.timeout(CUT_S):
         await session.lost.wait()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(disabling), WAITED_FOR_S)
     async with asyncio.timeout(STUCK_S):
         await disabling
     there.two.signal(signal.SIGCONT)

@@ -25,6 +25,7 @@ from shared.frames import Applied, Entry, Key, Place
 from shared.log import Log, Replay, StoredRecord
 from shared.messages.registry import AccessGranted
 from shared.messages.topics import ACCESS
+from shared.registry import Registry
 from shared.tasks import pauses
 
 logger = structlog.get_logger()
@@ -53,15 +54,27 @@ class _Part(NamedTuple):
 
 
 class BrokerLink:
-    """The link to the broker called `name`. Of several processes one has it, by a lock beside the control socket."""
+    """The link to the broker called `name`. Of several processes one has it, by a lock beside the control socket.
+
+    In a log made anew the topic is empty at first, which is no reason to shut everybody out: it counts once the
+    registry says that all has been told.
+    """
 
     def __init__(
-        self, name: str, control: BrokerControl, lock: Path, log: Log, store: BrokerStore, clock: Clock
+        self,
+        name: str,
+        control: BrokerControl,
+        lock: Path,
+        log: Log,
+        registry: Registry,
+        store: BrokerStore,
+        clock: Clock,
     ) -> None:
         self.name = name
         self._control = control
         self._lock = lock
         self._log = log
+        self._registry = registry
         self._store = store
         self._clock = clock
         self._place: int | None = None  # None: not in step
@@ -125,6 +138,8 @@ class BrokerLink:
         if not isinstance(answer, Place):
             raise Unavailable("The broker does not say where it is")
         log_id, place = await self._log.identity(ACCESS), answer.place
+        if not self._registry.ready.is_set() or self._registry.access != log_id:
+            raise Unavailable("Not everything has been told yet")
         if answer.log_id != log_id or place > await self._end() or not await self._remembers(place):
             place = await self._sync(log_id)
         await self._follow(log_id, place)

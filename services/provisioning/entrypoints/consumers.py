@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import structlog
 
-from services.provisioning.adapters.broker_link import BrokerLink
 from services.provisioning.domain.use_cases.note_presence import NotePresence
 from services.provisioning.domain.use_cases.tell_anew import TellAnew
 from services.provisioning.domain.use_cases.tell_the_rest import TellTheRest
@@ -61,12 +60,6 @@ async def tell_periodically(tell_anew: TellAnew, tell_the_rest: TellTheRest) -> 
         UNTOLD.set(await tell_the_rest.backlog())
         await tell_the_rest()
         await asyncio.sleep(_TELL_EVERY_S)
-
-
-async def keep_in_step(registry: Registry, link: BrokerLink) -> None:
-    """For ever, once the log names every device: what a broker knows stays in force until then."""
-    await registry.ready.wait()
-    await link.run()
 
 
 def _messages(topic: Topic, kind: type[M], records: Sequence[StoredRecord]) -> Iterator[M]:
