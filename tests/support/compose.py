@@ -78,7 +78,8 @@ def built_images() -> Iterator[str]:
 
 def remove_images(version: str) -> None:
     """Forget that tag."""
-    subprocess.run(["docker", "image", "rm", *(f"{image}:{version}" for image in IMAGES)], check=False)
+    tags = [f"{image}:{version}" for image in IMAGES]
+    subprocess.run(["docker", "image", "rm", *tags], check=False, stdout=subprocess.DEVNULL)
 
 
 def _own_environment() -> dict[str, str]:
