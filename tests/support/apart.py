@@ -21,8 +21,10 @@ BACKGROUND = ("provisioning", "ingestion", "jobs", "storage", "integrations")
 class Apart(System):
     """As `System`, but a process for each service, and two for each broker: `broker-2` has its `ingestion-2`."""
 
-    def __init__(self, home: Path, brokers: tuple[str, ...] = ("broker",)) -> None:
-        super().__init__(home)
+    def __init__(
+        self, home: Path, brokers: tuple[str, ...] = ("broker",), settings: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(home, settings)
         self.home.mkdir()
         self.brokers = brokers
         self.names = (*brokers, *BACKGROUND, *(_ingestion(broker) for broker in brokers[1:]), "gateway")
@@ -77,6 +79,14 @@ class Apart(System):
         ):
             return dict((await answer.json())["waiting_for"])
 
+    async def sample(self, name: str, metric: str) -> float:
+        """Of a service's `/metrics`; 0 while it counts nothing of the kind."""
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{self._ports[name]}/metrics") as answer:
+            for line in (await answer.text()).splitlines():
+                if line.startswith(f"{metric} "):
+                    return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
     def at(self, broker: str, credential: Mapping[str, Any]) -> dict[str, Any]:
         """The same `zdevice.json`, at this broker."""
         return {**credential, "endpoint": {**credential["endpoint"], "port": self.token_ports[broker]}}
@@ -87,9 +97,9 @@ def _ingestion(broker: str) -> str:
 
 
 @asynccontextmanager
-async def running_apart(home: Path, *brokers: str) -> AsyncIterator[Apart]:
+async def running_apart(home: Path, *brokers: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Apart]:
     """All of them, ready; at the end each that was not killed ends cleanly when told to."""
-    apart = Apart(home, brokers or ("broker",))
+    apart = Apart(home, brokers or ("broker",), settings)
     async with AsyncExitStack() as stack:
         for name in apart.names:
             await apart.begin(name)

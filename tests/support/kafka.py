@@ -45,6 +45,13 @@ class Kafka:
         options = f"tls=true&sasl={mechanism}&ca={self._certificate}"
         return f"kafka://{self.USER}:{quote(self.SECRET, safe='')}@127.0.0.1:{self._secure_port}?{options}"
 
+    @property
+    def pid(self) -> int:
+        """Of its process, as it is now."""
+        container: Any = self._container.get_wrapped_container()
+        container.reload()
+        return int(container.attrs["State"]["Pid"])
+
     async def pause(self) -> None:
         """As a host that hangs: connections stay open, and nobody answers."""
         await self._do("pause")
