@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -145,7 +146,7 @@ class Campaign:
                     await eventually(self._all_delivered, within_s=drain_s, every_s=0.2)
                 receiver.cancel()
             await self._system.ready()
-            return await self._reckon(rest)
+            return await self._reckon(rest, monotonic() + drain_s)
 
     async def _prepare(self, rest: Rest) -> None:
         self.workspace = await default_workspace(rest)
@@ -176,11 +177,15 @@ class Campaign:
     async def _all_delivered(self) -> bool:
         return all(len(set(self.inbox.numbers[sender.id])) >= len(sender.tries) for sender in self.senders)
 
-    async def _reckon(self, rest: Rest) -> Reckoning:
+    async def _reckon(self, rest: Rest, deadline: float) -> Reckoning:
+        """What storage has not taken by the deadline is missing."""
         reckoning = Reckoning(delivered=self.inbox.points)
         reckoning.faults["renamed_on_repeat"] = sum(len(names) > 1 for names in self.inbox.names.values())
         for sender in self.senders:
             stored = await self._stored(rest, sender.id)
+            while len(set(stored)) < len(sender.tries) and monotonic() < deadline:
+                await asyncio.sleep(1)
+                stored = await self._stored(rest, sender.id)
             self._reckon_device(reckoning, sender, stored)
         return reckoning
 
