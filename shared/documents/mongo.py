@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from math import isfinite
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 import orjson
 import pymongo
@@ -460,12 +460,13 @@ def _meaning(code: int | None, details: Mapping[str, Any]) -> ZdmError:
 async def mongo_documents(address: str) -> AsyncIterator[MongoDocuments]:
     """The store at `address`, in the database that its path names. The server need not be there yet."""
     try:
-        parts = urlsplit(address)
-        given = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        # By hand: for the standard library, several hosts with one in brackets among them are no URL.
+        place, _, query = address.partition("://")[2].partition("?")
+        given = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
         options = {name: value for name, value in _OPTIONS.items() if name.lower() not in given}
         client: AsyncMongoClient[_Stored] = AsyncMongoClient(address, **options)
         database = client.get_database(
-            unquote(parts.path.strip("/")) or _DATABASE,
+            unquote(place.partition("/")[2].strip("/")) or _DATABASE,
             CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS),
             ReadPreference.PRIMARY,
             WriteConcern("majority", j=True),
