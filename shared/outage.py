@@ -1,8 +1,16 @@
 """Something that is away for a while: said once going and once coming."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
 import structlog
 
+from shared.errors import Unavailable
+
 logger = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Outage:
@@ -27,3 +35,18 @@ class Outage:
         if self._reason:
             logger.info("outage_ended", of=self._what)
         self._reason = ""
+
+    async def outlast(
+        self, attempt: Callable[[], Awaitable[T]], pauses: Iterator[float], failed: Callable[[], object] = lambda: None
+    ) -> T:
+        """What `attempt` gives, tried until it is no longer `Unavailable`; `failed` is called before each pause."""
+        while True:
+            try:
+                result = await attempt()
+            except Unavailable as error:
+                self.goes_on(error.message)
+                failed()
+                await asyncio.sleep(next(pauses))
+            else:
+                self.is_over()
+                return result

@@ -19,7 +19,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from shared import logs
 from shared.clock import SystemClock
 from shared.documents.open import open_documents
-from shared.errors import Unavailable
 from shared.http.server import internal_app, serve
 from shared.http.upstreams import operations_route
 from shared.ids import Ids
@@ -212,16 +211,7 @@ async def _until_told(main: Callable[[Mapping[str, str]], Awaitable[None]]) -> N
 
 async def made(name: str, make: Callable[[], Awaitable[T]]) -> T:
     """What `make` makes, tried until all that it needs answers."""
-    waiting, outage = pauses(), Outage(name)
-    while True:
-        try:
-            result = await make()
-        except Unavailable as error:
-            outage.goes_on(error.message)
-            await asyncio.sleep(next(waiting))
-        else:
-            outage.is_over()
-            return result
+    return await Outage(name).outlast(make, pauses())
 
 
 def run_alone(name: str, settings_type: type[S], wire: Callable[[S, Platform], Awaitable[Service]]) -> None:

@@ -67,23 +67,8 @@ class DownLink:
     async def _connect(self) -> None:
         # A second connection under the same name would throw the first one out.
         async with self._connecting:
-            if self._control.connected:
-                return
-            try:
+            if not self._control.connected:
                 await self._control.connect()
-            except OSError as error:
-                # The secret is made by provisioning, which may not have begun.
-                raise Unavailable(f"The broker cannot be asked yet: {error}") from error
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        waiting = pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        while True:
-            try:
-                result = await attempt()
-            except Unavailable as error:
-                self._outage.goes_on(error.message)
-                metrics.BROKER_WAITS.inc()
-                await asyncio.sleep(next(waiting))
-            else:
-                self._outage.is_over()
-                return result
+        return await self._outage.outlast(attempt, pauses(_FIRST_PAUSE_S, _LONGEST_PAUSE_S), metrics.BROKER_WAITS.inc)
