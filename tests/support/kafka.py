@@ -12,6 +12,7 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
+from tests.support.container import Contained
 from tests.support.pki import key_pem, p256_key, self_signed
 from tests.support.ports import free_ports
 
@@ -23,14 +24,14 @@ _START_S = 180
 _SECURITY = "org.apache.kafka.common.security"
 
 
-class Kafka:
+class Kafka(Contained):
     """One node; what happens to it happens to all that is in it, and its addresses stay."""
 
     USER = "zdm"
     SECRET = "s@cret/?#"
 
     def __init__(self, container: DockerContainer, port: int, secure_port: int, certificate: Path) -> None:
-        self._container = container
+        super().__init__(container)
         self.port = port
         self._secure_port = secure_port
         self._certificate = certificate
@@ -52,35 +53,11 @@ class Kafka:
         container.reload()
         return int(container.attrs["State"]["Pid"])
 
-    async def pause(self) -> None:
-        """As a host that hangs: connections stay open, and nobody answers."""
-        await self._do("pause")
-
-    async def unpause(self) -> None:
-        """Goes on."""
-        await self._do("unpause")
-
-    async def stop(self) -> None:
-        """As an orderly end."""
-        await self._do("stop")
-
-    async def kill(self) -> None:
-        """As `kill -9`."""
-        await self._do("kill")
-
-    async def start(self) -> None:
-        """After `stop` or `kill`; it takes a while until it answers."""
-        await self._do("start")
-
     async def run(self, *command: str) -> str:
         """What one of its own tools says."""
         code, output = await asyncio.to_thread(self._container.exec, list(command))
         assert code == 0, output
         return str(output.decode())
-
-    async def _do(self, what: str) -> None:
-        container: Any = self._container.get_wrapped_container()
-        await asyncio.to_thread(getattr(container, what))
 
 
 def environment(port: int, secure_port: int, key: str, certificate: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
 from testcontainers.core.config import testcontainers_config
@@ -12,6 +11,7 @@ from testcontainers.core.container import DockerContainer
 
 from shared.documents.mongo import mongo_documents
 from shared.errors import Unavailable
+from tests.support.container import Contained
 from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
@@ -23,11 +23,11 @@ USER, PASSWORD = "root", "p@ss/w:rd%41"
 _START_S = 60
 
 
-class Mongo:
+class Mongo(Contained):
     """One server; its address stays the same whatever happens to it."""
 
     def __init__(self, container: DockerContainer, port: int) -> None:
-        self._container = container
+        super().__init__(container)
         self.port = port
 
     def address(self, database: str = "zdm", password: str = PASSWORD, **options: int) -> str:
@@ -35,26 +35,6 @@ class Mongo:
         more = "".join(f"&{name}={value}" for name, value in options.items())
         credentials = f"{USER}:{quote(password, safe='')}"
         return f"mongodb://{credentials}@127.0.0.1:{self.port}/{database}?authSource=admin{more}"
-
-    async def pause(self) -> None:
-        """As a host that hangs: connections stay open, and nobody answers."""
-        await self._do("pause")
-
-    async def unpause(self) -> None:
-        """Goes on."""
-        await self._do("unpause")
-
-    async def stop(self) -> None:
-        """An orderly end."""
-        await self._do("stop")
-
-    async def kill(self) -> None:
-        """As `kill -9`."""
-        await self._do("kill")
-
-    async def start(self) -> None:
-        """After `stop` or `kill`; it takes a while until it answers."""
-        await self._do("start")
 
     async def answers(self) -> None:
         """Wait until it takes a write."""
@@ -68,10 +48,6 @@ class Mongo:
                 return True
 
         await eventually(is_there, within_s=_START_S, every_s=0.2)
-
-    async def _do(self, what: str) -> None:
-        container: Any = self._container.get_wrapped_container()
-        await asyncio.to_thread(getattr(container, what))
 
 
 @asynccontextmanager
